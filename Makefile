@@ -1,0 +1,32 @@
+# Every target needs only Python and git: the environment is made at the first call and reused after that.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+.PHONY: help env reproduce test notebooks lab readme clean
+help:        ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+env: $(VENV)/.ready ## make the environment
+$(VENV)/.ready: settings.ini setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+reproduce: env ## train the chapter's five runs and print its tables (ARGS='--profile chapter --seeds 3')
+	$(BIN)/imagenette-train reproduce $(ARGS)
+
+test: env    ## run every notebook's tests; check that export and clean change nothing
+	$(BIN)/python tools/run_tests.py $(ARGS)
+
+notebooks: env ## run every notebook in a real kernel and save its outputs, cleaned (ARGS='00_optimizer 01_momentum' for some)
+	$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+lab: env     ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab nbs/index.ipynb
+
+readme: env  ## fill the README's tables from the raw results
+	$(BIN)/python tools/fill_readme.py
+
+clean:       ## remove the environment and local results
+	rm -rf $(VENV) runs build *.egg-info
