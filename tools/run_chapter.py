@@ -19,6 +19,41 @@ fragments = [ # what a fragment speaks of, made before it runs; found by a piece
     ('for xb,yb in dl:',      'model = nn.Linear(3, 2); dl = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))]*2\n'
                               'loss_func, opt = F.cross_entropy, Adam(model.parameters(), 0.1)')]
 
+uses = [ # what a cell defines is also used, on something small
+    ('def zero_grad(self)', """
+_p = torch.tensor([1.], requires_grad=True); _p.grad = torch.tensor([2.])
+_opt = Optimizer([_p], [sgd_cb], lr=0.1)
+step(_opt); zero_grad(_opt)
+assert abs(_p.item() - 0.8) < 1e-6 and _p.grad.item() == 0"""),
+    ('def sgd_cb', "_p = torch.tensor([1.]); _p.grad = torch.tensor([2.]); sgd_cb(_p, lr=0.1, mom=0.9); assert abs(_p.item() - 0.8) < 1e-6"),
+    ('class ModelResetter', """
+class _Net(nn.Linear):
+    n = 0
+    def reset(self): self.n += 1
+_data = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))]
+_learn = Learner(DataLoaders(_data, _data), _Net(3, 2), cbs=ModelResetter())
+with _learn.no_logging(): _learn.fit(2)
+assert _learn.model.n == 4"""),
+    ('class RNNRegularizer', """
+class _Net(nn.Linear):
+    def forward(self, x): return super().forward(x).mean(1), [x*self.weight[0]], [x*self.weight[0]]
+_data = [(torch.randn(4, 5, 3), torch.tensor([0, 1, 0, 1]))]
+_seen = []
+for _a,_b in ((0., 0.), (2., 1.)):
+    torch.manual_seed(0)
+    _learn = Learner(DataLoaders(_data, _data), _Net(3, 2), lr=0.1, cbs=RNNRegularizer(alpha=_a, beta=_b))
+    with _learn.no_logging(): _learn.fit(3)
+    _seen.append(_learn.model.weight[0].abs().sum().item())
+assert _seen[1] < _seen[0] # the penalty did train"""),
+    ('class TerminateOnNaNCallback', """
+class _Poison(Callback):
+    def after_pred(self):
+        if self.training and self.train_iter == 2: self.learn.pred = self.pred*float('nan')
+_data = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))]*4
+_learn = Learner(DataLoaders(_data, _data), nn.Linear(3, 2), cbs=[_Poison(), TerminateOnNaNCallback()])
+with _learn.no_logging(): _learn.fit(2)
+assert len(_learn.recorder.losses) == 2, _learn.recorder.losses""")]
+
 setup = '''
 from imagenette_train.all import *
 import torchvision
@@ -34,7 +69,7 @@ def prepare(src):
     for piece,names in fragments:
         if piece in src: return f'{names}\n{src}', 'fragment'
     if 'self._split(b)' in src: return 'def _printed_batch(self, b):\n' + textwrap.indent(src, '    ') + '\nloop_as_printed(_printed_batch)', 'batch loop'
-    return src, 'as it stands'
+    return '\n'.join([src, *(use for piece,use in uses if piece in src)]), 'as it stands'
 
 def loop_as_printed(namespace):
     "Trains a small Learner with the printed batch loop in place of ours; the loss must fall"

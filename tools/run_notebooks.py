@@ -28,9 +28,19 @@ def clean(nb):
         cell.outputs = keep
     nb.metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
 
+def set_aside(nb):
+    "Empty the cells that need CUDA where there is none; gives their sources"
+    import torch
+    if torch.cuda.is_available(): return {}
+    kept = {i: c.source for i,c in enumerate(nb.cells) if c.cell_type == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', c.source, re.M)}
+    for i in kept: nb.cells[i].source = ''
+    return kept
+
 def run(path):
     nb, t = nbformat.read(path, 4), time.perf_counter()
+    kept = set_aside(nb)
     NotebookClient(nb, timeout=1200, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    for i,source in kept.items(): nb.cells[i].source = source
     clean(nb)
     nbformat.write(nb, path)
     subprocess.run([bin/'nbdev_clean', '--fname', path], check=True)
