@@ -7,13 +7,13 @@ __all__ = ['runs', 'chapter_runs', 'profiles', 'get_learner', 'Run', 'Profile', 
            'train_run', 'run_settings', 'epoch_table', 'compare_table', 'plot_runs', 'plot_schedules', 'load_results',
            'report', 'run_lr_find', 'reproduce', 'main']
 
-# %% ../nbs/05_baseline.ipynb #b71c9a00
-import json, os, statistics, sys, time
+# %% ../nbs/05_baseline.ipynb #a85360c7
+import json, os, sys, time
 from dataclasses import dataclass, asdict
 from functools import partial
 from pathlib import Path
 import torch
-from fastcore.script import call_parse, Param
+from fastcore.script import call_parse
 from .optimizer import *
 from .momentum import *
 from .rmsprop import *
@@ -125,7 +125,7 @@ def run_settings(name, profile, dls, seed, device):
     r = runs[name]
     return dict(run=name, opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms, profile=asdict(profile), seed=seed, device=torch.device(device).type, data=data_copy(dls))
 
-# %% ../nbs/05_baseline.ipynb #f6b99778
+# %% ../nbs/05_baseline.ipynb #247e4bb1
 def epoch_table(res): # result of one run
     "The table of one run, in the chapter's form"
     rows = [[e['epoch'], *(f"{e[k]:.6f}" for k in ('train_loss', 'valid_loss', 'accuracy')), fmt_time(e['seconds'])] for e in res['epochs']]
@@ -138,9 +138,9 @@ def compare_table(results): # results of several runs and seeds
         mine = [o for o in results if o['settings']['run'] == name]
         if not mine: continue
         acc = [mean_spread(o['epochs'][i]['accuracy'] for o in mine) for i in range(len(mine[0]['epochs']))]
-        rows.append([r.title, f'`{r.call}`', len(mine), *acc, ', '.join(f'{b:.3f}' for b in r.book), f"{statistics.median(e['seconds'] for o in mine for e in o['epochs']):.0f} s"])
-    n = max((len(r)-5 for r in rows), default=0)
-    return markdown(rows, ['run', 'call', 'seeds', *(f'epoch {i+1}' for i in range(n)), 'chapter, epochs 1 to 3', 'an epoch took'])
+        rows.append([r.title, f'`{r.call}`', len(mine), *acc, ', '.join(f'{b:.3f}' for b in r.book)])
+    n = max((len(r)-4 for r in rows), default=0)
+    return markdown(rows, ['run', 'call', 'seeds', *(f'epoch {i+1}' for i in range(n)), 'chapter, epochs 1 to 3'])
 
 # %% ../nbs/05_baseline.ipynb #30b5d7c7
 def plot_runs(results, # results of several runs; of each run the first seed is drawn
@@ -313,9 +313,9 @@ def _lr_find_once(path, profile, dls, fresh, settings):
         write_whole(path, json.dumps(found, indent=1))
     print(f"lr_find with SGD suggests {tuple(float(f'{o:.3g}') for o in found['suggestion'].values())}; the chapter printed (0.0174, 3.02e-07)\n")
 
-# %% ../nbs/05_baseline.ipynb #8c587730
+# %% ../nbs/05_baseline.ipynb #45490f05
 @call_parse
-def main(command:Param("reproduce: train the five runs, print the chapter's tables; tables: write tables and pictures again from raw results", str, choices=['reproduce', 'tables'], nargs='?', opt=False)='reproduce',
+def main(command:str, # reproduce: train the five runs and print the chapter's tables; tables: write tables and pictures again from raw results
          data:str=None, # folder that holds train/ and val/ (default: $IMAGENETTE_TRAIN_DATA, the cache, a download, or generated pictures)
          profile:str=None, # chapter (ResNet-34, 128 px), quick (ResNet-18, 64 px), smoke (seconds); default: chapter on CUDA, else quick
          device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
@@ -325,7 +325,7 @@ def main(command:Param("reproduce: train the five runs, print the chapter's tabl
          fresh:bool=False): # train again what is already there
     "Reproduce the SGD-versus-Adam tables of fast.ai's chapter 'The Training Process' on Imagenette"
     try:
-        if command == 'tables': print(report(out or 'runs/quick-cpu'))
+        if _one_of(command, ['reproduce', 'tables'], 'command') == 'tables': print(report(out or 'runs/quick-cpu'))
         else: reproduce(data, profile, device, seeds, runs.split(',') if runs else None, out, fresh)
     except KeyboardInterrupt:
         print("\nInterrupted. What is finished is kept; the same command goes on from there.", file=sys.stderr)
