@@ -9,9 +9,10 @@ __all__ = ['event', 'CancelValidateException', 'Callback', 'CancelBatchException
            'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row', 'TerminateOnNaNCallback',
            'ModelResetter', 'RNNRegularizer']
 
-# %% ../nbs/04_callbacks.ipynb #f7eae95b
-import difflib, time, warnings
+# %% ../nbs/04_callbacks.ipynb #9f2ac2a8
+import difflib, os, tempfile, time, warnings
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 import torch
 from torch import nn
@@ -576,3 +577,37 @@ class RNNRegularizer(Callback):
         if self.alpha: self.learn.loss = self.loss + self.alpha * self.out[-1].float().pow(2).mean()
         h = self.raw_out[-1]
         if self.beta and h.shape[1] > 1: self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()
+
+# %% ../nbs/04_callbacks.ipynb #24098dce
+@patch
+def save(self:Learner,
+         file): # path of the checkpoint
+    "Write model and optimizer to `file`, which is never seen half-written"
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fd, part = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix='.part')
+    try:
+        with os.fdopen(fd, 'wb') as f:
+            torch.save(dict(model=self.model.state_dict(), opt=None if self.opt is None else self.opt.state_dict()), f)
+            f.flush(); os.fsync(f.fileno())
+        os.replace(part, file)
+    finally: Path(part).unlink(missing_ok=True)
+
+@patch
+def load(self:Learner,
+         file): # path of a checkpoint that `save` wrote
+    "Take over model and optimizer from `file`; nothing is changed if they belong to another model. Runs no code from the file"
+    try: sd = torch.load(file, map_location=self.device, weights_only=True)
+    except FileNotFoundError: raise
+    except Exception as e: raise ValueError(f"{file} is no checkpoint that Learner.save wrote, or is damaged ({type(e).__name__})") from None
+    if not isinstance(sd, dict) or set(sd) != {'model', 'opt'}: raise ValueError(f"{file} is no checkpoint that Learner.save wrote: it needs the entries 'model' and 'opt'")
+    mine = self.model.state_dict()
+    wrong = [f"{k}: {tuple(sd['model'][k].shape) if k in sd['model'] else 'missing'} in the file, {tuple(mine[k].shape) if k in mine else 'missing'} in the model"
+             for k in sorted({*mine, *sd['model']}) if k not in mine or k not in sd['model'] or mine[k].shape != sd['model'][k].shape]
+    if wrong: raise ValueError(f"{file} is a checkpoint of another model:\n  " + '\n  '.join(wrong[:6]) + ('\n  ...' if len(wrong) > 6 else ''))
+    if sd['opt'] is not None:
+        opt = self.opt or self.create_opt()
+        try: opt.load_state_dict(sd['opt'])
+        except ValueError as e: raise ValueError(f"{file}: {e}") from None
+    self.model.load_state_dict(sd['model'])
+    return self

@@ -56,8 +56,9 @@ assert len(_learn.recorder.losses) == 2, _learn.recorder.losses""")]
 
 setup = '''
 from imagenette_train.all import *
-import torchvision
-def narrow(weights=None): return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
+def narrow(weights=None): # stands in for the ResNet-34, to end in seconds; like one it ends in pooling and a linear layer
+    return nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=4), nn.BatchNorm2d(32), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Linear(32, 10))
 def scalar():
     w = torch.tensor(2.)
     w.grad = torch.tensor(0.5)
@@ -91,6 +92,7 @@ def printed(src):
 
 def main():
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file(): sys.exit(__doc__)
+    os.environ.setdefault('MPLBACKEND', 'agg')
     warnings.filterwarnings('ignore', message='.*deprecated')
     blocks = re.findall(r'^```py\n(.*?)^```', Path(sys.argv[1]).read_text(encoding='utf-8'), re.M | re.S)
     if not blocks: sys.exit(f'{sys.argv[1]} holds no ```py cells')
