@@ -163,16 +163,16 @@ class LRFinder(ParamScheduler):
     def begin_validate(self): raise CancelValidException
     def after_fit(self): pass
 
-# %% ../nbs/04b_schedule.ipynb #734a8a74
+# %% ../nbs/04b_schedule.ipynb #77d03ff5
 SuggestedLRs = namedtuple('SuggestedLRs', 'lr_min lr_steep')
 
 def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
-    "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade, the first tenth (mostly noise) left out"
+    "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
     n = len(lrs)
     lo = min(range(n), key=lambda i: losses[i])
     x = [math.log10(o) for o in lrs]
     slope = [(losses[min(i+1, n-1)] - losses[max(i-1, 0)]) / (x[min(i+1, n-1)] - x[max(i-1, 0)]) for i in range(n)] if n > 1 else [0.]
-    return SuggestedLRs(lrs[lo]/10, lrs[min(range(min(n//10, lo), lo+1), key=lambda i: slope[i])])
+    return SuggestedLRs(lrs[lo]/10, lrs[min(range(lo+1), key=lambda i: slope[i])])
 
 # %% ../nbs/04b_schedule.ipynb #81451190
 @patch

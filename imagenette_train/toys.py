@@ -120,7 +120,7 @@ def difference(ours, theirs, # functions that make an optimizer from a list of p
             o.zero_grad()
     return max((a-b).abs().max().item() for a,b in zip(*(m.parameters() for m in models)))
 
-# %% ../nbs/00a_toys.ipynb #c4c79a52
+# %% ../nbs/00a_toys.ipynb #bc91854d
 def draw_loop(steps, # names of the steps, in order
               events=None, # dict: number of a step -> the event after it
               callbacks=None, # dict: event -> names of the callbacks that listen to it
@@ -130,17 +130,17 @@ def draw_loop(steps, # names of the steps, in order
     events, callbacks, n = events or {}, callbacks or {}, len(steps)
     deep = max((len(o) for o in callbacks.values()), default=0)
     height = 1.5 + (1.0 if events else 0) + 0.32*deep
-    ax = ax or plt.subplots(figsize=(2.3*n, height))[1]
+    ax = ax or plt.subplots(figsize=(1.9*n, height))[1]
     for i,s in enumerate(steps):
-        ax.text(2.3*i, 0, s, ha='center', va='center', family='monospace', fontsize=9, bbox=dict(boxstyle='round,pad=0.5', fc='#dbe9f6', ec='#4477aa'))
-        if i < n-1: ax.annotate('', (2.3*i+1.45, 0), (2.3*i+0.85, 0), arrowprops=dict(arrowstyle='->', color='#4477aa'))
+        ax.text(3*i, 0, s, ha='center', va='center', family='monospace', fontsize=8, bbox=dict(boxstyle='round,pad=0.5', fc='#dbe9f6', ec='#4477aa'))
+        if i < n-1: ax.annotate('', (3*i+1.95, 0), (3*i+1.2, 0), arrowprops=dict(arrowstyle='->', color='#4477aa'))
         if i not in events: continue
-        x, e = 2.3*i + 1.15, events[i]
+        x, e = 3*i + 1.55, events[i]
         ax.plot([x, x], [-0.1, -0.5], color='#cc6677', lw=1)
         ax.text(x, -0.65, e, ha='center', va='center', family='monospace', fontsize=8, color='#882233')
         for j,c in enumerate(callbacks.get(e, ())): ax.text(x, -1.0-0.32*j, c, ha='center', va='center', fontsize=8, bbox=dict(boxstyle='round,pad=0.2', fc='#fdf3d8', ec='#ccaa44'))
-    ax.annotate('', (0, 0.3), (2.3*(n-1), 0.3), arrowprops=dict(arrowstyle='->', color='#4477aa', connectionstyle='bar,fraction=0.05'))
-    ax.text(2.3*(n-1)/2, 0.78, 'next batch', ha='center', va='center', fontsize=9, color='#4477aa')
-    ax.set(xlim=(-1.2, 2.3*n-0.6), ylim=(-0.5 - (0.4 if events else 0) - 0.34*deep, 1.0))
+    ax.annotate('', (0, 0.3), (3*(n-1), 0.3), arrowprops=dict(arrowstyle='->', color='#4477aa', connectionstyle='bar,fraction=0.05'))
+    ax.text(3*(n-1)/2, 0.78, 'next batch', ha='center', va='center', fontsize=9, color='#4477aa')
+    ax.set(xlim=(-1.4, 3*n-0.9), ylim=(-0.5 - (0.4 if events else 0) - 0.34*deep, 1.0))
     ax.axis('off')
     return ax
