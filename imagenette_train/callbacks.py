@@ -50,14 +50,14 @@ _when = dict(
 event = SimpleNamespace(**{o:o for o in _when})
 event.__doc__ = "Every event of the training loop, as an attribute"
 
-# %% ../nbs/04_callbacks.ipynb #f81445b5
+# %% ../nbs/04_callbacks.ipynb #f642fc62
 _today = dict(before_fit='begin_fit', before_epoch='begin_epoch', before_train='begin_train', before_batch='begin_batch',
               before_validate='begin_validate', after_cancel_validate='after_cancel_valid')
 _batch_events = ('begin_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward', 'before_step', 'after_step', 'after_cancel_batch', 'after_batch')
 
 def _check_events(cls):
     "An error for a method of class `cls` that is named like an event and is none"
-    known = {*_when, *_today}
+    known = {*_when, *_today, 'after_create'}
     for name in vars(cls):
         if name in known or name.startswith('_') or not callable(getattr(cls, name)): continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
@@ -238,7 +238,7 @@ class Learner:
             _note(e, f"(raised by callback {type(f.__self__).__name__} in event {name})")
             raise
 
-# %% ../nbs/04_callbacks.ipynb #b642aeaf
+# %% ../nbs/04_callbacks.ipynb #d9366d7f
 def _note(e, note):
     "Add `note` to what exception `e` prints"
     if hasattr(e, 'add_note'): e.add_note(note)
@@ -262,6 +262,7 @@ def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is
     self.cbs = self.cbs + cbs
     for cb in cbs: cb.learn = self
     self._arrange()
+    for cb in cbs: getattr(type(cb), 'after_create', lambda cb: None)(cb) # today's name for "you have a Learner now"
     return self
 
 @patch
@@ -440,7 +441,7 @@ class Smooth:
     @property
     def value(self): return self.avg / (1 - self.beta**self.n)
 
-# %% ../nbs/04_callbacks.ipynb #e8443ae2
+# %% ../nbs/04_callbacks.ipynb #a6309cff
 class Recorder(Callback):
     "Keeps the losses and hypers of every training batch and a row of figures for every epoch"
     run_after = TrainEvalCallback
@@ -450,8 +451,8 @@ class Recorder(Callback):
     def begin_fit(self):
         self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
         self.metric_names = ['epoch', 'train_loss', 'valid_loss', *map(metric_name, self.metrics), 'time']
-        self.smooth = Smooth(self.beta)
-        self.learn.smooth_loss = None
+        self.smooth, self.learn.smooth_loss = Smooth(self.beta), None
+        self.begin_epoch()
 
     def begin_epoch(self):
         self.t0 = time.perf_counter()

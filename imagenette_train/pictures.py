@@ -56,7 +56,7 @@ def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS
                         for c in sorted(d.iterdir()) if c.is_dir()}
     return found
 
-# %% ../nbs/04d_pictures.ipynb #2e40639f
+# %% ../nbs/04d_pictures.ipynb #75ad1dee
 def check_counts(path, # folder that was listed
                  found, # what `list_pictures` gave
                  want): # the same, with counts in place of names
@@ -67,7 +67,7 @@ def check_counts(path, # folder that was listed
             n,w = len(found[split].get(c, ())), classes.get(c, 0)
             if n != w: wrong.append(f"{split}/{c}: {n} pictures, expected {w}")
     if wrong: raise ValueError(f"{path} is not a whole copy:\n  " + '\n  '.join(wrong[:12]) + ('\n  ...' if len(wrong) > 12 else '') +
-                               "\nUnpack the archive again, or give another folder.")
+                               "\nUnpack the archive again, or give another folder; for pictures of your own, give PictureFolder(path, 'given', check=False).")
 
 # %% ../nbs/04d_pictures.ipynb #11ca58d0
 _full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)} # how a full disk is reported
@@ -243,7 +243,7 @@ class Pictures:
         self.data = self.data.to(device)
         return self
 
-# %% ../nbs/04d_pictures.ipynb #bd46e5f0
+# %% ../nbs/04d_pictures.ipynb #ceac8e34
 def _write_pictures(out, files, short, bar):
     "Decode `files` on all cores and write their bytes to the open file `out`; gives their sizes"
     sizes = []
@@ -262,7 +262,7 @@ def decode_pictures(files, # list of `(path, class number)`
     key = hashlib.sha256(json.dumps([short, stats]).encode()).hexdigest()[:20]
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
-    if not idx.is_file():
+    if not (idx.is_file() and raw.is_file()):
         d.mkdir(parents=True, exist_ok=True)
         fd, part = tempfile.mkstemp(dir=d, suffix='.part')
         bar = progress_bar(total=len(files), desc=f'decoding to {short} px', unit='picture')

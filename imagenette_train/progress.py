@@ -26,7 +26,7 @@ def progress_bar(*args, **kwargs):
     watched = in_notebook() or sys.stderr.isatty()
     return tqdm(*args, **{'leave': False, 'disable': not watched, **kwargs})
 
-# %% ../nbs/04a_progress.ipynb #97a1088f
+# %% ../nbs/04a_progress.ipynb #63abfe18
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
     run_after = Recorder
@@ -45,7 +45,8 @@ class ProgressCallback(Callback):
         self.bar.update()
         if self.bar.disable or time.perf_counter() - self.looked < self.every: return
         self.looked = time.perf_counter()
-        if self.learn.smooth_loss is not None: self.bar.set_postfix(loss=f'{float(self.learn.smooth_loss):.4f}', refresh=False)
+        loss = getattr(self.learn, 'smooth_loss', None)
+        if loss is not None: self.bar.set_postfix(loss=f'{float(loss):.4f}', refresh=False)
 
     def _log(self, row):
         self.rows.append(row)

@@ -58,7 +58,7 @@ def combined_cos(pct_start, # share of the way up
     "Half a cosine from `start` to `middle`, another one to `end`"
     return combine_scheds([pct_start, 1-pct_start], [SchedCos(start, middle), SchedCos(middle, end)])
 
-# %% ../nbs/04b_schedule.ipynb #58bf2e2b
+# %% ../nbs/04b_schedule.ipynb #ae6944d4
 class ParamScheduler(Callback):
     "Sets hypers of the optimizer before each training batch, by schedules of `pct_train`"
     run_after, run_before = TrainEvalCallback, Recorder
@@ -73,7 +73,8 @@ class ParamScheduler(Callback):
     def after_batch(self):
         if self.training:
             for k in self.scheds: self.hps[k].append(self.opt.hypers[-1][k])
-    def after_fit(self): self.recorder.hps = self.hps
+    def after_fit(self):
+        if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
 # %% ../nbs/04b_schedule.ipynb #daaba8f8
 @patch
@@ -109,7 +110,7 @@ def plot_sched(self:Recorder,
     fig.tight_layout()
     return axs[0]
 
-# %% ../nbs/04b_schedule.ipynb #79bd70e0
+# %% ../nbs/04b_schedule.ipynb #d2cf5d6b
 def _copy(v, keep):
     "A deep copy of `v` that shares what is in `keep`; what cannot be copied (a file, a tensor with a history) is shared"
     try: return copy.deepcopy(v, dict(keep))
@@ -127,9 +128,12 @@ def as_if_never(self:Learner):
     keep = {id(o): o for o in (self, self.model, self.dls, self.opt)}
     cbs = [(cb, {k: _copy(v, keep) for k,v in vars(cb).items() if k != 'learn'}) for cb in self.cbs]
     mine = {k: v for k,v in vars(self).items() if k in ('training', 'n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'smooth_loss', 'logger')}
+    gens = [g for dl in (self.dls.train, self.dls.valid) for o in (dl, getattr(dl, 'sampler', None)) if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
+    gen_states = [g.get_state() for g in gens]
     with keep_rng():
         try: yield
         finally:
+            for g,state in zip(gens, gen_states): g.set_state(state)
             self.model.load_state_dict(model)
             for p,f in zip(self.model.parameters(), flags):
                 p.requires_grad_(f)
