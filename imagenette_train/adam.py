@@ -40,15 +40,16 @@ def adam_step(p, # parameter, any shape
     p.data.addcdiv_(grad_avg, denom, value=-lr / debias(mom, step))
 adam_step.defaults = dict(eps=1e-5)
 
-# %% ../nbs/03_adam.ipynb #6bb3386e
+# %% ../nbs/03_adam.ipynb #ebc17325
 def Adam(params, # tensors, or lists of tensors (parameter groups)
          lr, # learning rate
          mom=0.9, # beta1, momentum of the gradient's average
          sqr_mom=0.99, # beta2, momentum of the squares' average
          eps=1e-5, # added to the root
          wd=0.01, # weight decay
-         decouple_wd=True): # decay the weights themselves (else L2 through the gradient)?
+         decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
+         fused=False): # one compiled kernel (notebook 03b)?
     "Adam (Kingma and Ba, 2015), by default with decoupled weight decay (Loshchilov and Hutter, 2019)"
     cbs = [weight_decay if decouple_wd else l2_reg, partial(average_grad, dampening=True),
            partial(average_sqr_grad, dampening=True), step_stat, adam_step]
-    return Optimizer(params, cbs, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    return Optimizer(params, cbs, fused, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)

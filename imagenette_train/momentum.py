@@ -28,13 +28,14 @@ def momentum_step(p, # parameter, any shape
     "One step along the averaged gradient: `p -= lr * grad_avg`"
     p.data.add_(grad_avg, alpha=-lr)
 
-# %% ../nbs/01_momentum.ipynb #63ba8749
+# %% ../nbs/01_momentum.ipynb #81d5825c
 def SGD(params, # tensors, or lists of tensors (parameter groups)
         lr, # learning rate
         mom=0., # momentum; 0 leaves `average_grad` out
         wd=0., # weight decay
-        decouple_wd=True): # decay the weights themselves (else L2 through the gradient)?
+        decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
+        fused=False): # one compiled kernel (notebook 03b)?
     "Stochastic gradient descent, with (undampened) momentum if `mom` is not 0"
     cbs = [weight_decay if decouple_wd else l2_reg]
-    if mom == 0: return Optimizer(params, cbs+[sgd_cb], lr=lr, wd=wd)
-    return Optimizer(params, cbs+[average_grad, momentum_step], lr=lr, mom=mom, wd=wd)
+    if mom == 0: return Optimizer(params, cbs+[sgd_cb], fused, lr=lr, wd=wd)
+    return Optimizer(params, cbs+[average_grad, momentum_step], fused, lr=lr, mom=mom, wd=wd)

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['sgd_cb', 'cb_name', 'Optimizer', 'did_you_mean', 'weight_decay', 'l2_reg']
 
-# %% ../nbs/00_optimizer.ipynb #f7f7c1b5
-import difflib, inspect
+# %% ../nbs/00_optimizer.ipynb #fb53d48a
+import difflib, inspect, math
 from collections import defaultdict
-from functools import partial
+from collections.abc import MutableMapping
+from functools import lru_cache, partial
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -29,12 +30,13 @@ def _update(state, # what the optimizer remembers of one parameter, a dict
     state.update(new)
     return state
 
-# %% ../nbs/00_optimizer.ipynb #e2d70093
+# %% ../nbs/00_optimizer.ipynb #40b1d51f
 def cb_name(cb): # optimizer callback: a function, a `partial` of one or a callable object
     "The name under which messages speak of an optimizer callback"
     while isinstance(cb, partial): cb = cb.func
     return getattr(cb, '__name__', type(cb).__name__)
 
+@lru_cache(maxsize=512)
 def _cb_params(cb):
     "The arguments that `cb` takes by name, without the parameter itself and without `**kwargs`"
     ps = list(inspect.signature(cb).parameters.values())
@@ -62,19 +64,20 @@ def _param_groups(params):
             seen.add(id(p))
     return groups
 
-# %% ../nbs/00_optimizer.ipynb #5945ae33
-class Optimizer:
+# %% ../nbs/00_optimizer.ipynb #5a166f55
+class Optimizer(torch.optim.Optimizer):
     "A list of callbacks, called in turn for each parameter that has a gradient"
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  cbs, # optimizer callbacks, called in this order as `cb(p, **state, **hypers)`
+                 fused=False, # run them as one compiled kernel (notebook 03b)?
                  **defaults): # hypers: a number for all groups or a list with one per group; wins over a callback's own `defaults`
         self.param_lists = _param_groups(params)
         self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
         if not self.cbs: raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; [sgd_cb] is the smallest")
         self.state = defaultdict(dict)
         self.hypers = [{} for _ in self.param_lists]
-        self.frozen_idx, self._checked = 0, False
+        self.fused, self.frozen_idx, self._checked = fused, 0, False
         own = {k:v for cb in self.cbs for k,v in _cb_defaults(cb).items()}
         self.set_hypers(**{**own, **defaults})
 
@@ -99,15 +102,30 @@ def zero_grad(self:Optimizer,
             p.grad.detach_()
             p.grad.zero_()
 
-# %% ../nbs/00_optimizer.ipynb #7cf19688
+# %% ../nbs/00_optimizer.ipynb #82918ace
+@patch
+def _step_one(self:Optimizer, p, hyper):
+    "Call every callback for parameter `p`"
+    state = self.state[p]
+    for k,v in state.items():
+        if isinstance(v, torch.Tensor) and v.device != p.device: state[k] = v.to(p.device) # the model has moved
+    for cb in self.cbs: state = _update(state, cb(p, **{**state, **hyper}))
+    self.state[p] = state
+
 @patch
 @torch.no_grad()
-def step(self:Optimizer):
+def step(self:Optimizer,
+         closure=None): # computes the loss again and returns it, as PyTorch's optimizers allow
     "Call every callback for every parameter that has a gradient"
+    if closure is not None:
+        with torch.enable_grad(): closure = closure()
     if not self._checked: self._check_needs()
-    for p,_,state,hyper in self.all_params(with_grad=True):
-        for cb in self.cbs: state = _update(state, cb(p, **{**state, **hyper}))
-        self.state[p] = state
+    if self.fused:
+        from imagenette_train.fused import fused_step
+        fused_step(self)
+    else:
+        for p,*_,hyper in self.all_params(with_grad=True): self._step_one(p, hyper)
+    return closure
 
 # %% ../nbs/00_optimizer.ipynb #434f1676
 def did_you_mean(name, # what was written
@@ -132,7 +150,18 @@ def _per_group(v, n):
     if len(v) != n: raise ValueError(f"{len(v)} values for {n} parameter group{'s' if n > 1 else ''}; give one number for all or one per group")
     return list(v)
 
-# %% ../nbs/00_optimizer.ipynb #18823b73
+# %% ../nbs/00_optimizer.ipynb #8d93dd8a
+_ranges = dict(lr=(lambda v: v >= 0, "0 or more"), wd=(lambda v: v >= 0, "0 or more"), eps=(lambda v: v > 0, "above 0 (a gradient of 0 would give 0/0)"),
+               mom=(lambda v: 0 <= v < 1, "at least 0 and below 1"), sqr_mom=(lambda v: 0 <= v < 1, "at least 0 and below 1"))
+
+def _check_number(name, v):
+    "An error if `v` is a number that hyper `name` cannot have"
+    if not isinstance(v, (int, float)): return
+    if not math.isfinite(v): raise ValueError(f"{name}={v} is not a finite number: every weight would become NaN or infinite")
+    ok, says = _ranges.get(name, (lambda v: True, ''))
+    if not ok(v): raise ValueError(f"{name}={v} must be {says}")
+
+# %% ../nbs/00_optimizer.ipynb #72496928
 @patch
 def set_hypers(self:Optimizer, **hypers):
     "Set several hypers at once, all or (if one is wrong) none; see `set_hyper`"
@@ -143,6 +172,7 @@ def set_hypers(self:Optimizer, **hypers):
                             f"Its callbacks ({', '.join(map(cb_name, self.cbs))}) take: {', '.join(sorted(known))}")
         try: new[name] = _per_group(v, len(self.param_lists))
         except ValueError as e: raise ValueError(f"{name}: {e}") from None
+        for o in new[name]: _check_number(name, o)
     for name,vs in new.items():
         for hyper,v in zip(self.hypers, vs): hyper[name] = v
 
@@ -153,7 +183,7 @@ def set_hyper(self:Optimizer,
     "Set one hyper; an unknown name is an error with a suggestion"
     self.set_hypers(**{name: v})
 
-# %% ../nbs/00_optimizer.ipynb #e2ca57fc
+# %% ../nbs/00_optimizer.ipynb #6a890da9
 def _may_make(cb, name):
     "Could callback `cb` put `name` into the state?"
     while isinstance(cb, partial): cb = cb.func
@@ -161,9 +191,20 @@ def _may_make(cb, name):
     if code is None or name in _cb_params(cb): return True
     return any(name == c or isinstance(c, tuple) and name in c for c in code.co_consts)
 
+def _keeps(cb):
+    "Names that `cb` both starts by itself (they have a default) and gives back"
+    while isinstance(cb, partial): cb = cb.func
+    names = {c for o in getattr(getattr(cb, '__code__', None), 'co_consts', ()) for c in (o if isinstance(o, tuple) else [o]) if isinstance(c, str)}
+    return [n for n,o in _cb_params(cb).items() if o.default is not o.empty and n in names]
+
 @patch
 def _check_needs(self:Optimizer):
-    "Does each callback find what it needs?"
+    "Does each callback find what it needs, and does none keep what another one keeps?"
+    keeps = {}
+    for cb in self.cbs:
+        for name in _keeps(cb):
+            if name in keeps: raise TypeError(f"{keeps[name]} and {cb_name(cb)} both keep the state {name!r}, and would overwrite each other's: rename one of them, or leave one out")
+            keeps[name] = cb_name(cb)
     for i,cb in enumerate(self.cbs):
         for name,o in _cb_params(cb).items():
             if o.default is not o.empty or name in self.hypers[0] or any(_may_make(c, name) for c in self.cbs[:i]): continue
@@ -230,6 +271,41 @@ def load_state_dict(self:Optimizer,
     own = lambda v,p: v.detach().clone().to(p.device) if isinstance(v, torch.Tensor) else v
     for (p,*_),state in zip(self.all_params(), sd['state']): self.state[p] = {k: own(v, p) for k,v in state.items()}
     for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
+
+# %% ../nbs/00_optimizer.ipynb #9db9cf4b
+class _Group(MutableMapping):
+    "One parameter group of an `Optimizer`, as PyTorch's tools expect it"
+    def __init__(self, opt, i): self.opt, self.i = opt, i
+    @property
+    def _notes(self): return self.opt.__dict__.setdefault('_group_notes', {}).setdefault(self.i, {})
+    def __getitem__(self, k): return self.opt.param_lists[self.i] if k == 'params' else {**self._notes, **self.opt.hypers[self.i]}[k]
+    def __setitem__(self, k, v):
+        if k == 'params': self.opt.param_lists[self.i] = list(v)
+        elif k not in _takes(self.opt.cbs): self._notes[k] = v
+        else:
+            _check_number(k, v)
+            self.opt.hypers[self.i][k] = v
+    def __delitem__(self, k): del self._notes[k]
+    def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self._notes])
+    def __len__(self): return len(list(iter(self)))
+
+@patch(as_prop=True)
+def param_groups(self:Optimizer):
+    "The parameter groups as PyTorch's tools expect them: `params` and the hypers of each, to be read and written"
+    return [_Group(self, i) for i in range(len(self.param_lists))]
+
+@patch
+def add_param_group(self:Optimizer,
+                    group): # a dict with `params`, tensors that are in no group yet, and hypers; others are taken from the last group
+    "Add a parameter group"
+    self.param_lists = _param_groups([*self.param_lists, list(group['params'])])
+    self.hypers.append({**self.hypers[-1]})
+    self.param_groups[-1].update({k:v for k,v in group.items() if k != 'params'})
+
+@patch
+def __getstate__(self:Optimizer): return {k:v for k,v in self.__dict__.items() if k not in ('_engine', 'step')} # a scheduler wraps `step`
+@patch
+def __setstate__(self:Optimizer, d): self.__dict__.update(d)
 
 # %% ../nbs/00_optimizer.ipynb #dedcb7bd
 def weight_decay(p, # parameter, any shape

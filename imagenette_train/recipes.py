@@ -29,7 +29,7 @@ def adam_like(step_cb, # the callback that moves the weights
         return Optimizer(params, [_decay(decouple_wd), _avg, _sqr, step_stat, *extra, step_cb], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
     return make
 
-# %% ../nbs/03a_recipes.ipynb #0500b49c
+# %% ../nbs/03a_recipes.ipynb #e63acf21
 def radam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwargs): # as `adam_step`
     "Adam's step, rectified (Liu et al., 2020): momentum's while `r <= 5`, then `v` times Adam's"
     d1, d2 = debias(mom, step), debias(sqr_mom, step)
@@ -37,7 +37,7 @@ def radam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwargs): # a
     r = r_inf - 2*step*sqr_mom**step/d2
     if r <= 5: p.data.add_(grad_avg, alpha=-lr/d1)
     else:
-        v = math.sqrt((r-4)*(r-2)*r_inf / ((r_inf-4)*(r_inf-2)*r))
+        v = ((r-4)*(r-2)*r_inf / ((r_inf-4)*(r_inf-2)*r))**0.5
         p.data.addcdiv_(grad_avg, (sqr_avg/d2).sqrt_().add_(eps), value=-lr*v/d1)
 radam_step.defaults = dict(eps=1e-5)
 
@@ -58,10 +58,10 @@ nadam_step.defaults = dict(eps=1e-5)
 NAdam = adam_like(nadam_step)
 NAdam.__name__, NAdam.__doc__ = 'NAdam', "Adam with Nesterov's momentum (Dozat, 2016)"
 
-# %% ../nbs/03a_recipes.ipynb #c48061c3
+# %% ../nbs/03a_recipes.ipynb #1e521195
 def max_sqr(p, sqr_avg, max_avg=None, **kwargs): # state `max_avg`: the largest `sqr_avg` so far
     "Keeps `max_avg`, the largest average of squares so far"
-    return {'max_avg': sqr_avg.clone() if max_avg is None else torch.maximum(max_avg, sqr_avg, out=max_avg)}
+    return {'max_avg': sqr_avg.clone() if max_avg is None else max_avg.clamp_(min=sqr_avg)}
 
 def amsgrad_step(p, max_avg, **kwargs): # as `adam_step`, with the state of `max_sqr`
     "Adam's step with the largest average of squares"
@@ -82,18 +82,18 @@ qhadam_step.defaults = dict(nu1=0.7, nu2=1., eps=1e-8)
 
 QHAdam = partial(adam_like(qhadam_step), mom=0.999, sqr_mom=0.999, eps=1e-8)
 
-# %% ../nbs/03a_recipes.ipynb #615b61a5
+# %% ../nbs/03a_recipes.ipynb #b95ccca3
 def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs): # as `average_sqr_grad`, after `average_grad`
     "Keeps `sqr_avg`, the damped average of `(grad - grad_avg)**2`, to which `eps` is added at each step"
     if sqr_avg is None: sqr_avg = torch.zeros_like(p.grad.data)
     diff = p.grad.data - grad_avg
     return {'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(diff, diff, value=1-sqr_mom).add_(eps)}
 
-def AdaBelief(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-16, wd=0., decouple_wd=True): # as `Adam`
+def AdaBelief(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-16, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "AdaBelief (Zhuang et al., 2020)"
-    return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
-# %% ../nbs/03a_recipes.ipynb #9915d6ac
+# %% ../nbs/03a_recipes.ipynb #5cfe14d4
 def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs): # trust: the layer's rate over lr, where |p| = |g|; clip: never above lr?
     "Puts `local_lr`, the rate of the whole tensor, into the state"
     p_norm, g_norm = p.data.norm(), p.grad.data.norm()
@@ -105,10 +105,10 @@ def layer_step(p, local_lr, grad_avg=None, **kwargs): # state of `layer_lr`, and
     "One step with the rate of the tensor"
     p.data.sub_(local_lr * (p.grad.data if grad_avg is None else grad_avg))
 
-def LARC(params, lr, mom=0.9, trust=0.02, eps=1e-8, wd=0., clip=True, decouple_wd=True): # clip=False: LARS
+def LARC(params, lr, mom=0.9, trust=0.02, eps=1e-8, wd=0., clip=True, decouple_wd=True, **kwargs): # clip=False: LARS
     "Layer-wise rates (You et al., 2017), not above `lr` unless `clip=False`"
     cbs = [_decay(decouple_wd), *([average_grad] if mom else []), partial(layer_lr, clip=clip), layer_step]
-    return Optimizer(params, cbs, lr=lr, trust=trust, eps=eps, wd=wd, **(dict(mom=mom) if mom else {}))
+    return Optimizer(params, cbs, lr=lr, trust=trust, eps=eps, wd=wd, **(dict(mom=mom) if mom else {}), **kwargs)
 
 LARS = partial(LARC, clip=False)
 
@@ -124,7 +124,7 @@ lamb_step.defaults = dict(eps=1e-5)
 LAMB = adam_like(lamb_step)
 LAMB.__name__, LAMB.__doc__ = 'LAMB', "Layer-wise Adam (You et al., 2020)"
 
-# %% ../nbs/03a_recipes.ipynb #99200151
+# %% ../nbs/03a_recipes.ipynb #61274369
 def lion_step(p, lr, mom, mom2, grad_avg=None, **kwargs): # mom: share of the average in the step; mom2: how much of it stays
     "A step by the sign of a mix of average and gradient (Chen et al., 2023)"
     g = p.grad.data
@@ -132,11 +132,11 @@ def lion_step(p, lr, mom, mom2, grad_avg=None, **kwargs): # mom: share of the av
     p.data.add_((grad_avg*mom + g*(1-mom)).sign_(), alpha=-lr)
     return {'grad_avg': grad_avg.lerp_(g, 1-mom2)}
 
-def Lion(params, lr, mom=0.9, mom2=0.99, wd=0., decouple_wd=True):
+def Lion(params, lr, mom=0.9, mom2=0.99, wd=0., decouple_wd=True, **kwargs):
     "Lion (Chen et al., 2023)"
-    return Optimizer(params, [_decay(decouple_wd), lion_step], lr=lr, mom=mom, mom2=mom2, wd=wd)
+    return Optimizer(params, [_decay(decouple_wd), lion_step], lr=lr, mom=mom, mom2=mom2, wd=wd, **kwargs)
 
-# %% ../nbs/03a_recipes.ipynb #19ef1770
+# %% ../nbs/03a_recipes.ipynb #1feb69f7
 def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kwargs): # as `adam_step`; keeps both averages itself
     "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
     g = p.grad.data
@@ -145,9 +145,9 @@ def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kw
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)
 
-def ADOPT(params, lr, mom=0.9, sqr_mom=0.9999, eps=1e-6, wd=0., decouple_wd=True): # as `Adam`
+def ADOPT(params, lr, mom=0.9, sqr_mom=0.9999, eps=1e-6, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "ADOPT (Taniguchi et al., 2024)"
-    return Optimizer(params, [_decay(decouple_wd), step_stat, adopt_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    return Optimizer(params, [_decay(decouple_wd), step_stat, adopt_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03a_recipes.ipynb #c5835842
 def cautious_adam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwargs): # as `adam_step`

@@ -33,16 +33,17 @@ def rms_prop_step(p, # parameter, any shape
     p.data.addcdiv_(p.grad.data if grad_avg is None else grad_avg, sqr_avg.sqrt().add_(eps), value=-lr)
 rms_prop_step.defaults = dict(eps=1e-8)
 
-# %% ../nbs/02_rmsprop.ipynb #f14f47d3
+# %% ../nbs/02_rmsprop.ipynb #8f7ae211
 def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             lr, # learning rate
             mom=0., # momentum; 0 leaves `average_grad` out
             sqr_mom=0.99, # how much of the old average of squares stays
             eps=1e-8, # added to the root
             wd=0., # weight decay
-            decouple_wd=True): # decay the weights themselves (else L2 through the gradient)?
+            decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
+            fused=False): # one compiled kernel (notebook 03b)?
     "RMSProp (Hinton, 2012) with a damped average of the squares, with momentum if `mom` is not 0"
     cbs = [weight_decay if decouple_wd else l2_reg, partial(average_sqr_grad, dampening=True), rms_prop_step]
-    hypers = dict(lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    hypers = dict(fused=fused, lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
     if mom == 0: return Optimizer(params, cbs, **hypers)
     return Optimizer(params, [average_grad, *cbs], mom=mom, **hypers)
