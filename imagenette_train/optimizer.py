@@ -30,11 +30,15 @@ def _update(state, # what the optimizer remembers of one parameter, a dict
     state.update(new)
     return state
 
-# %% ../nbs/00_optimizer.ipynb #40b1d51f
+# %% ../nbs/00_optimizer.ipynb #48dc8b1e
 def cb_name(cb): # optimizer callback: a function, a `partial` of one or a callable object
     "The name under which messages speak of an optimizer callback"
-    while isinstance(cb, partial): cb = cb.func
-    return getattr(cb, '__name__', type(cb).__name__)
+    return getattr(_inner(cb), '__name__', type(cb).__name__)
+
+def _inner(cb):
+    "The function inside a `partial` or inside a function that wraps it (`functools.wraps`)"
+    while isinstance(cb, partial) or hasattr(cb, '__wrapped__'): cb = cb.func if isinstance(cb, partial) else cb.__wrapped__
+    return cb
 
 @lru_cache(maxsize=512)
 def _cb_params(cb):
@@ -127,7 +131,7 @@ def step(self:Optimizer,
         for p,*_,hyper in self.all_params(with_grad=True): self._step_one(p, hyper)
     return closure
 
-# %% ../nbs/00_optimizer.ipynb #434f1676
+# %% ../nbs/00_optimizer.ipynb #8f85c65b
 def did_you_mean(name, # what was written
                  known): # what could have been meant
     "A suggestion for a misspelt name, or nothing"
@@ -137,6 +141,11 @@ def did_you_mean(name, # what was written
 def _takes(cbs):
     "Every name that some callback of `cbs` takes, `lr` included"
     return {'lr', *(n for cb in cbs for n in (*_cb_params(cb), *_cb_defaults(cb)))}
+
+@patch
+def known_hypers(self:Optimizer): # names; a set
+    "The hypers that this optimizer takes"
+    return _takes(self.cbs)
 
 # %% ../nbs/00_optimizer.ipynb #69ab5379
 def _per_group(v, n):
@@ -161,15 +170,15 @@ def _check_number(name, v):
     ok, says = _ranges.get(name, (lambda v: True, ''))
     if not ok(v): raise ValueError(f"{name}={v} must be {says}")
 
-# %% ../nbs/00_optimizer.ipynb #72496928
+# %% ../nbs/00_optimizer.ipynb #70d0b8ab
 @patch
 def set_hypers(self:Optimizer, **hypers):
     "Set several hypers at once, all or (if one is wrong) none; see `set_hyper`"
-    known, new = _takes(self.cbs), {}
+    known, new = self.known_hypers(), {}
     for name,v in hypers.items():
         if name not in known:
             raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{did_you_mean(name, known)} "
-                            f"Its callbacks ({', '.join(map(cb_name, self.cbs))}) take: {', '.join(sorted(known))}")
+                            f"It takes: {', '.join(sorted(known))}")
         try: new[name] = _per_group(v, len(self.param_lists))
         except ValueError as e: raise ValueError(f"{name}: {e}") from None
         for o in new[name]: _check_number(name, o)
@@ -183,18 +192,16 @@ def set_hyper(self:Optimizer,
     "Set one hyper; an unknown name is an error with a suggestion"
     self.set_hypers(**{name: v})
 
-# %% ../nbs/00_optimizer.ipynb #6a890da9
+# %% ../nbs/00_optimizer.ipynb #ac19a61b
 def _may_make(cb, name):
     "Could callback `cb` put `name` into the state?"
-    while isinstance(cb, partial): cb = cb.func
-    code = getattr(cb, '__code__', None)
+    code = getattr(_inner(cb), '__code__', None)
     if code is None or name in _cb_params(cb): return True
     return any(name == c or isinstance(c, tuple) and name in c for c in code.co_consts)
 
 def _keeps(cb):
     "Names that `cb` both starts by itself (they have a default) and gives back"
-    while isinstance(cb, partial): cb = cb.func
-    names = {c for o in getattr(getattr(cb, '__code__', None), 'co_consts', ()) for c in (o if isinstance(o, tuple) else [o]) if isinstance(c, str)}
+    names = {c for o in getattr(getattr(_inner(cb), '__code__', None), 'co_consts', ()) for c in (o if isinstance(o, tuple) else [o]) if isinstance(c, str)}
     return [n for n,o in _cb_params(cb).items() if o.default is not o.empty and n in names]
 
 @patch
@@ -249,7 +256,7 @@ def state_dict(self:Optimizer):
     return dict(state=[dict(state) for *_,state,_ in self.all_params()], hypers=[dict(h) for h in self.hypers],
                 shapes=[[tuple(p.shape) for p in pg] for pg in self.param_lists])
 
-# %% ../nbs/00_optimizer.ipynb #6aa31d30
+# %% ../nbs/00_optimizer.ipynb #f98ba8a3
 def _check_state_dict(opt, sd):
     "An error unless state dict `sd` is one of this optimizer and of these parameters"
     if not isinstance(sd, dict) or not {'state', 'hypers', 'shapes'} <= set(sd):
@@ -260,7 +267,7 @@ def _check_state_dict(opt, sd):
     for i,(gs,ws) in enumerate(zip(got, want)):
         for j,(g,w) in enumerate(zip(gs, ws)):
             if g != w: raise ValueError(f"parameter {j} of group {i} has shape {w}, but the state dict was saved for shape {g}: another model?")
-    unknown = {k for h in sd['hypers'] for k in h} - _takes(opt.cbs)
+    unknown = {k for h in sd['hypers'] for k in h} - opt.known_hypers()
     if unknown: raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} of the state dict: another optimizer?")
 
 @patch
@@ -272,7 +279,7 @@ def load_state_dict(self:Optimizer,
     for (p,*_),state in zip(self.all_params(), sd['state']): self.state[p] = {k: own(v, p) for k,v in state.items()}
     for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
 
-# %% ../nbs/00_optimizer.ipynb #9db9cf4b
+# %% ../nbs/00_optimizer.ipynb #f17983c2
 class _Group(MutableMapping):
     "One parameter group of an `Optimizer`, as PyTorch's tools expect it"
     def __init__(self, opt, i): self.opt, self.i = opt, i
@@ -281,7 +288,7 @@ class _Group(MutableMapping):
     def __getitem__(self, k): return self.opt.param_lists[self.i] if k == 'params' else {**self._notes, **self.opt.hypers[self.i]}[k]
     def __setitem__(self, k, v):
         if k == 'params': self.opt.param_lists[self.i] = list(v)
-        elif k not in _takes(self.opt.cbs): self._notes[k] = v
+        elif k not in self.opt.known_hypers(): self._notes[k] = v
         else:
             _check_number(k, v)
             self.opt.hypers[self.i][k] = v
