@@ -304,7 +304,7 @@ def _split(self:Learner, b):
     if not isinstance(b, (tuple, list)): b = (b,)
     self.xb, self.yb = (tuple(b[:-1]), tuple(b[-1:])) if len(b) > 1 else (tuple(b), ())
 
-# %% ../nbs/04_callbacks.ipynb #5e079796
+# %% ../nbs/04_callbacks.ipynb #82246bac
 @patch
 def one_batch(self:Learner, b): # what the loader yields: a tuple whose last entry is the target
     "Predict, compare, differentiate, step: the four steps, with the events between them"
@@ -322,7 +322,7 @@ def one_batch(self:Learner, b): # what the loader yields: a tuple whose last ent
             self('before_step')
             self.opt.step()
             self('after_step')
-            self.opt.zero_grad()
+            self.opt.zero_grad(set_to_none=True)
     except CancelBatchException: self('after_cancel_batch')
     self('after_batch')
 
@@ -365,7 +365,7 @@ def _epochs(self:Learner):
     for self.epoch in range(self.n_epoch):
         self._part('begin_epoch', self._epoch, CancelEpochException, 'after_cancel_epoch', 'after_epoch')
 
-# %% ../nbs/04_callbacks.ipynb #359a5b43
+# %% ../nbs/04_callbacks.ipynb #2dafeb68
 @patch
 def create_opt(self:Learner):
     "A new optimizer for the model's parameters, as `splitter` groups them"
@@ -374,6 +374,14 @@ def create_opt(self:Learner):
         if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
         if norm and self.train_bn: self.opt.state[p]['force_train'] = True
     return self.opt
+
+@patch
+def _check_opt(self:Learner):
+    "An error if parameters of the model were replaced after the optimizer was made: they would not train"
+    held = {id(p) for p,*_ in self.opt.all_params()}
+    new = [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
+    if new and held - {id(p) for p in self.model.parameters()}:
+        raise ValueError(f"the model's {', '.join(new[:3])}{', ...' if len(new) > 3 else ''} came after the optimizer was made, which still holds what they replaced: call learn.create_opt(), or fit(..., reset_opt=True)")
 
 @patch
 def _clean_up(self:Learner):
@@ -401,6 +409,8 @@ def fit(self:Learner,
         wd = self.wd if wd is None else wd
         if wd is not None: self.opt.set_hypers(wd=wd)
         self.opt.set_hypers(lr=self.lr if lr is None else lr)
+        self.opt.zero_grad(set_to_none=True) # an interrupted batch may have left some
+        self._check_opt()
         self.n_epoch, self.epoch = n_epoch, 0
         try: self._part('begin_fit', self._epochs, CancelFitException, 'after_cancel_fit', 'after_fit')
         finally: self._clean_up()

@@ -20,7 +20,7 @@ def to_float(o): # tensor, or tuple, list or dict of such
     if isinstance(o, (list, tuple)): return type(o)(to_float(v) for v in o)
     return o
 
-# %% ../nbs/04c_precision.ipynb #0540f6c1
+# %% ../nbs/04c_precision.ipynb #cddb759f
 class MixedPrecision(Callback):
     "The forward pass in half precision, weights and loss in float32 (Micikevicius et al., 2018)"
     run_after, order = TrainEvalCallback, -10
@@ -56,7 +56,7 @@ class MixedPrecision(Callback):
         self.scaler.update()
         if not self.step_allowed:
             self.skipped += 1
-            self.opt.zero_grad()
+            self.opt.zero_grad(set_to_none=True)
             raise CancelBatchException
 
     def _allow_step(self): self.step_allowed = True
