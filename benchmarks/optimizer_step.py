@@ -4,7 +4,10 @@
     python benchmarks/optimizer_step.py --rounds 1 --steps 5 # a quick look
 
 Each variant runs in a process of its own, and the processes take turns, since two fused steps in one process disturb each
-other's threads and a machine is not equally fast at all times. Only ratios within one round are to be trusted."""
+other's threads and a machine is not equally fast at all times. Only ratios within one round are to be trusted.
+
+The C library is told not to give freed memory back to the system: whether it does so between two backward passes depends on
+what else lies on the heap, costs some milliseconds for the gradients of a ResNet-34, and has nothing to do with the optimizer."""
 import json, os, statistics, subprocess, sys, time
 from pathlib import Path
 
@@ -103,7 +106,7 @@ def main(rounds=3, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd'
     plan = [(o, m, v) for m in models for o in optims for v in VARIANTS]
     if growth: plan += [('adam', f'n={n}', v) for n in ('1e5', '1e6', '1e7', '1e8') for v in ('ours', 'fused', 'torch_fused', 'floor')]
     result = dict(settings=dict(rounds=rounds, steps=steps, bytes=BYTES), environment=environment(device), runs=[])
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
+    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'MALLOC_TRIM_THRESHOLD_': str(2**40), 'PYTHONPATH': str(Path(__file__).parent.parent)}
     for i in range(rounds):
         for optim,model,variant in plan:
             cmd = [python_of('fastai' if variant == 'fastai' else 'own'), __file__, 'work', variant, optim, model, device, str(steps)]
