@@ -106,7 +106,7 @@ def main(rounds=3, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd'
     plan = [(o, m, v) for m in models for o in optims for v in VARIANTS]
     if growth: plan += [('adam', f'n={n}', v) for n in ('1e5', '1e6', '1e7', '1e8') for v in ('ours', 'fused', 'torch_fused', 'floor')]
     result = dict(settings=dict(rounds=rounds, steps=steps, bytes=BYTES), environment=environment(device), runs=[])
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'MALLOC_TRIM_THRESHOLD_': str(2**40), 'PYTHONPATH': str(Path(__file__).parent.parent)}
+    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'MALLOC_TRIM_THRESHOLD_': str(2**40), 'MALLOC_MMAP_THRESHOLD_': str(2**25), 'PYTHONPATH': str(Path(__file__).parent.parent)}
     for i in range(rounds):
         for optim,model,variant in plan:
             cmd = [python_of('fastai' if variant == 'fastai' else 'own'), __file__, 'work', variant, optim, model, device, str(steps)]
