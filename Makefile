@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test notebooks lab readme clean
+.PHONY: help env reproduce test soak benchmarks notebooks lab readme clean
 help:        ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -18,6 +18,13 @@ reproduce: env ## train the chapter's five runs and print its tables (ARGS='--pr
 
 test: env    ## run every notebook's tests; check that export and clean change nothing
 	$(BIN)/python tools/run_tests.py $(ARGS)
+
+soak: env    ## kill, poison and confuse trainings for some minutes; results/soak.json
+	$(BIN)/python tools/soak.py $(ARGS)
+
+benchmarks: env ## measure steps and loops beside other libraries, for an hour; results/benchmarks/
+	$(BIN)/python benchmarks/optimizer_step.py
+	$(BIN)/python benchmarks/loop_overhead.py
 
 notebooks: env ## run every notebook in a real kernel and save its outputs, cleaned (ARGS='00_optimizer 01_momentum' for some)
 	$(BIN)/python tools/run_notebooks.py $(ARGS)

@@ -257,62 +257,6 @@ def _lr_find_once(path, profile, dls, fresh, settings):
         write_whole(path, json.dumps(found, indent=1))
     print(f"lr_find with SGD suggests {tuple(float(f'{o:.3g}') for o in found['suggestion'].values())}; the chapter printed (0.0174, 3.02e-07)\n")
 
-# %% ../nbs/05_baseline.ipynb #11e31b4c-2
-def run_lr_find(profile, dls, seed):
-    "The learning rate finder with plain SGD, as in the chapter"
-    set_seed(seed)
-    learn = profile_learner(profile, dls, opt_func=SGD)
-    res = learn.lr_find(show_plot=False)
-    lrs, losses = learn.lr_found
-    return dict(lrs=[float(f'{o:.5g}') for o in lrs], losses=[round(o, 4) for o in losses], suggestion=res._asdict())
-
-def _one_of(name, known, what):
-    if name not in known: raise ValueError(f"there is no {what} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
-    return name
-
-def reproduce(data=None, # folder of pictures; None: found as `find_pictures` says
-              profile=None, # name of a profile; None: chapter on CUDA, else quick
-              device=None, # None: CUDA if there is one, else the CPU
-              seeds=1, # how many seeds, counted from 0
-              names=None, # names of `runs`; None: the chapter's five
-              out=None, # folder for the results; None: runs/PROFILE-DEVICE
-              fresh=False): # train again what is already there?
-    "Train the chapter's five runs and print its tables again; goes on where an interrupted call stopped"
-    device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    p = profiles[_one_of(profile or ('chapter' if device.type == 'cuda' else 'quick'), profiles, 'profile')]
-    names = chapter_runs if names is None else [_one_of(o, runs, 'run') for o in names]
-    if seeds < 1: raise ValueError(f"seeds={seeds}: give 1 or more")
-    out = Path(out or f'runs/{p.name}-{device.type}')
-    folder = find_pictures(data=data)
-    dls = profile_data(p, folder, device)
-    print(f"Profile {p.name} on {device_name(device)}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, {len(dls.train.pics)} pictures\n")
-    todo, done, spent = [(s, n) for s in range(seeds) for n in names], [], []
-    for i,(seed,name) in enumerate(todo):
-        path, settings = out/f'{name}-seed{seed}.json', run_settings(name, p, dls, seed, device)
-        res = None if fresh else load_result(path, settings)
-        left = f", about {fmt_time(sum(spent)/len(spent)*(len(todo)-i))} left" if spent else ''
-        print(f"[{i+1}/{len(todo)}] {runs[name].title}: {runs[name].opt}, {runs[name].call}, seed {seed}{left}")
-        if res is not None: print(f"kept from {res['environment']['date']} ({path})\n{epoch_table(res)}")
-        else:
-            res = dict(settings=settings, environment=environment(device), **train_run(runs[name], p, dls, seed))
-            write_whole(path, json.dumps(res, indent=1))
-            spent.append(res['seconds'])
-        print()
-        done.append(res)
-        if name == 'sgd' and seed == 0: _lr_find_once(out/'lr_find.json', p, dls, fresh, settings)
-    both = report(out)
-    print(f"{both}\n\nRaw results, tables.md and the pictures are in {out}" + (f". {generated_note}" if folder.generated else ''))
-    return done
-
-def _lr_find_once(path, profile, dls, fresh, settings):
-    "`run_lr_find`, unless its result is already in `path`"
-    settings = {k: settings[k] for k in ('profile', 'device', 'data')}
-    found = None if fresh else load_result(path, settings)
-    if found is None:
-        found = dict(settings=settings, environment=environment(settings['device']), **run_lr_find(profile, dls, 0))
-        write_whole(path, json.dumps(found, indent=1))
-    print(f"lr_find with SGD suggests {tuple(float(f'{o:.3g}') for o in found['suggestion'].values())}; the chapter printed (0.0174, 3.02e-07)\n")
-
 # %% ../nbs/05_baseline.ipynb #45490f05
 @call_parse
 def main(command:str, # reproduce: train the five runs and print the chapter's tables; tables: write tables and pictures again from raw results

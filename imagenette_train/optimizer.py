@@ -192,12 +192,12 @@ def set_hyper(self:Optimizer,
     "Set one hyper; an unknown name is an error with a suggestion"
     self.set_hypers(**{name: v})
 
-# %% ../nbs/00_optimizer.ipynb #ac19a61b
+# %% ../nbs/00_optimizer.ipynb #d0536724
 def _may_make(cb, name):
     "Could callback `cb` put `name` into the state?"
     code = getattr(_inner(cb), '__code__', None)
     if code is None or name in _cb_params(cb): return True
-    return any(name == c or isinstance(c, tuple) and name in c for c in code.co_consts)
+    return any(name == c or isinstance(c, tuple) and name in c for c in code.co_consts) # constants in the compiled function: a name it returns is among them
 
 def _keeps(cb):
     "Names that `cb` both starts by itself (they have a default) and gives back"

@@ -328,35 +328,6 @@ def apply_homography(xb, # (n, c, h, w), real numbers
     grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
     return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
 
-# %% ../nbs/04d_pictures.ipynb #d0bb4a64-2
-def homography(n, # number of pictures
-               flip=0.5, # share that is mirrored
-               rotate=10., # largest angle, degrees
-               zoom=1.1, # largest magnification
-               warp=0.2, # largest perspective
-               p=0.75): # share of pictures that each of rotation, zoom and warp is applied to
-    "Random matrices (n, 3, 3) that take output to input coordinates, both from -1 to 1"
-    sometimes = lambda v: v*(torch.rand(n) < p)
-    a, z = sometimes(_rand(n, lo=-rotate, hi=rotate))*math.pi/180, 1/(1 + sometimes(_rand(n, hi=zoom-1)))
-    wx, wy = sometimes(_rand(n, lo=-warp, hi=warp)), sometimes(_rand(n, lo=-warp, hi=warp))
-    f = torch.where(torch.rand(n) < flip, -1., 1.)
-    m, free = torch.zeros(n, 3, 3), 1 - z
-    m[:,0,0], m[:,0,1] = z*f*a.cos(), -z*a.sin()
-    m[:,1,0], m[:,1,1] = z*f*a.sin(), z*a.cos()
-    m[:,0,2], m[:,1,2] = free*_rand(n, lo=-1., hi=1.), free*_rand(n, lo=-1., hi=1.)
-    m[:,2,0], m[:,2,1], m[:,2,2] = wx/2, wy/2, 1.
-    return m
-
-def apply_homography(xb, # (n, c, h, w), real numbers
-                     m): # (n, 3, 3), output to input coordinates
-    "Each picture of `xb` seen through its matrix; what lies outside is reflected"
-    n,_,h,w = xb.shape
-    x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device) for k in (w, h))
-    row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
-    m = m.to(xb.device)
-    grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
-    return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
-
 # %% ../nbs/04d_pictures.ipynb #09ce356e
 def random_light(n, # number of pictures
                  max_lighting=0.2, # largest change of brightness and of contrast

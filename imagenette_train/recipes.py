@@ -160,7 +160,7 @@ cautious_adam_step.defaults = dict(eps=1e-5)
 CautiousAdam = adam_like(cautious_adam_step)
 CautiousAdam.__name__, CautiousAdam.__doc__ = 'CautiousAdam', "Adam that lets weights wait whose gradient disagrees (Liang et al., 2024)"
 
-# %% ../nbs/03a_recipes.ipynb #18008b92
+# %% ../nbs/03a_recipes.ipynb #5c9a9747
 def keep_slow(p, slow=None, **kwargs): # state `slow`: the slow weights, shape of `p`
     "Keeps `slow`, a copy of the weights before the first step"
     if slow is None: return {'slow': p.data.clone()}
@@ -180,5 +180,5 @@ def Lookahead(opt, # any `Optimizer`
     return opt
 
 def Ranger(params, lr, **kwargs): # as `RAdam`
-    "Lookahead around RAdam"
+    "Lookahead around RAdam (Wright, 2019)"
     return Lookahead(RAdam(params, lr, **kwargs))

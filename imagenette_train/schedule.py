@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SuggestedLRs', 'SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly', 'combine_scheds', 'combined_cos',
-           'ParamScheduler', 'LRFinder', 'suggest_lrs', 'plot_lr_find']
+           'ParamScheduler', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 'suggest_lrs', 'plot_lr_find']
 
 # %% ../nbs/04b_schedule.ipynb #340a97f0
 import copy, math
@@ -76,7 +76,17 @@ class ParamScheduler(Callback):
     def after_fit(self):
         if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
-# %% ../nbs/04b_schedule.ipynb #daaba8f8
+# %% ../nbs/04b_schedule.ipynb #def420a0
+def _with(sched, cbs): return [sched, *([] if cbs is None else cbs if isinstance(cbs, (list, tuple)) else [cbs])]
+
+def _lr_sched(learn, lr, make):
+    "Peak rates of the groups, and `make(peak)` for each of them as one schedule of lr"
+    if learn.opt is None: learn.create_opt()
+    learn.opt.set_hypers(lr=learn.lr if lr is None else lr)
+    peaks = [h['lr'] for h in learn.opt.hypers]
+    fs = [make(peak) for peak in peaks]
+    return peaks, {'lr': lambda pct: [f(pct) for f in fs]}
+
 @patch
 def fit_one_cycle(self:Learner,
                   n_epoch, # how many passes over the training set
@@ -86,16 +96,12 @@ def fit_one_cycle(self:Learner,
                   pct_start=0.25, # share of training before the peak
                   wd=None, # weight decay; None: the Learner's, or else the optimizer's own
                   moms=None, # momentum at start, peak and end; None: the Learner's (0.95, 0.85, 0.95)
-                  cbs=None): # callbacks for this fit only
+                  cbs=None, # callbacks for this fit only
+                  resume=False): # go on where the last `Checkpoint` was written?
     "Train with a learning rate that rises and falls once, momentum going the other way (Smith, 2018)"
-    if self.opt is None: self.create_opt()
-    if lr_max is None: lr_max = self.lr
-    self.opt.set_hypers(lr=lr_max)
-    peaks = [h['lr'] for h in self.opt.hypers]
-    lrs = [combined_cos(pct_start, lr/div, lr, lr/div_final) for lr in peaks]
-    scheds = {'lr': lambda pct: [f(pct) for f in lrs]}
+    peaks, scheds = _lr_sched(self, lr_max, lambda lr: combined_cos(pct_start, lr/div, lr, lr/div_final))
     if 'mom' in self.opt.hypers[-1]: scheds['mom'] = combined_cos(pct_start, *(self.moms if moms is None else moms))
-    return self.fit(n_epoch, lr=peaks, wd=wd, cbs=[ParamScheduler(scheds), *([] if cbs is None else cbs if isinstance(cbs, (list, tuple)) else [cbs])])
+    return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
 
 # %% ../nbs/04b_schedule.ipynb #41ae9475
 @patch
@@ -109,6 +115,46 @@ def plot_sched(self:Recorder,
         ax.plot(v); ax.set_xlabel('training batches'); ax.set_ylabel(k)
     fig.tight_layout()
     return axs[0]
+
+# %% ../nbs/04b_schedule.ipynb #ba7ebf3c
+@patch
+def fit_flat_cos(self:Learner,
+                 n_epoch, # how many passes over the training set
+                 lr=None, # learning rate of the flat part, or a list or slice for the groups; None: the Learner's
+                 div_final=1e5, # the rate ends at lr/div_final
+                 pct_start=0.75, # share of training before it falls
+                 wd=None, cbs=None, resume=False): # as in `fit`
+    "Train at a constant rate that falls along half a cosine at the end"
+    peaks, scheds = _lr_sched(self, lr, lambda lr: combine_scheds([pct_start, 1-pct_start], [SchedNo(lr), SchedCos(lr, lr/div_final)]))
+    return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
+
+@patch
+def fit_sgdr(self:Learner,
+             n_cycles, # how many times the rate starts anew
+             cycle_len, # epochs of the first cycle
+             lr_max=None, # learning rate at each start; None: the Learner's
+             cycle_mult=2, # by how much each cycle is longer than the one before
+             wd=None, cbs=None, resume=False): # as in `fit`
+    "Train in cycles, in each of which the rate falls to 0 along half a cosine (Loshchilov and Hutter, SGDR, 2017)"
+    lens = [cycle_len*cycle_mult**i for i in range(n_cycles)]
+    n_epoch = sum(lens)
+    peaks, scheds = _lr_sched(self, lr_max, lambda lr: combine_scheds([l/n_epoch for l in lens], [SchedCos(lr, 0.) for _ in lens]))
+    return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
+
+@patch
+def fine_tune(self:Learner,
+              n_epoch, # epochs with all groups
+              base_lr=2e-3, # peak rate of the last group in the first, frozen part; then half of it, and less for early groups
+              freeze_epochs=1, # epochs with the last group only
+              lr_mult=100, # the first group's rate is so many times smaller than the last's
+              pct_start=0.3, # share of the second part before the peak
+              **kwargs): # passed to both calls of `fit_one_cycle`
+    "Train the last group alone, then everything, with smaller rates for early layers"
+    if self.opt is None: self.create_opt()
+    self.opt.freeze()
+    self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, **kwargs)
+    self.opt.unfreeze()
+    return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
 
 # %% ../nbs/04b_schedule.ipynb #d2cf5d6b
 def _copy(v, keep):
@@ -167,26 +213,56 @@ class LRFinder(ParamScheduler):
     def begin_validate(self): raise CancelValidException
     def after_fit(self): pass
 
-# %% ../nbs/04b_schedule.ipynb #77d03ff5
+# %% ../nbs/04b_schedule.ipynb #31828468
 SuggestedLRs = namedtuple('SuggestedLRs', 'lr_min lr_steep')
+
+def _slopes(lrs, losses):
+    "How much the loss falls or rises per decade, at each rate"
+    n, x = len(lrs), [math.log10(o) for o in lrs]
+    return [(losses[min(i+1, n-1)] - losses[max(i-1, 0)]) / (x[min(i+1, n-1)] - x[max(i-1, 0)]) for i in range(n)] if n > 1 else [0.]
+
+def minimum(lrs, losses): # learning rates, and the smoothed loss at each
+    "A tenth of the rate of the lowest loss"
+    return lrs[min(range(len(lrs)), key=lambda i: losses[i])]/10
+
+def steep(lrs, losses): # as `minimum`
+    "The rate at which the loss falls steepest, before its lowest point"
+    lo = min(range(len(lrs)), key=lambda i: losses[i])
+    slope = _slopes(lrs, losses)
+    return lrs[min(range(lo+1), key=lambda i: slope[i])]
+
+def valley(lrs, losses): # as `minimum`
+    "Two thirds of the way down the longest stretch on which the loss goes on falling (gaps are passed over)"
+    n = len(losses)
+    best, start = [1]*n, list(range(n)) # longest falling subsequence that ends at i, and where it began
+    for i in range(n):
+        for j in range(i):
+            if losses[j] > losses[i] and best[j]+1 > best[i]: best[i], start[i] = best[j]+1, start[j]
+    end = max(range(n), key=lambda i: best[i])
+    return lrs[start[end] + (end-start[end])*2//3]
+
+def slide(lrs, losses, # as `minimum`
+          decades=0.8): # width of the interval that slides
+    "The left end of the last interval over which the loss is lower at the right than at the left, slid in from large rates; then divided by 3"
+    step = math.log10(lrs[1]/lrs[0]) if len(lrs) > 1 else 1.
+    w = max(1, min(len(lrs)-1, round(decades/step)))
+    right = next((r for r in range(len(lrs)-1, w-1, -1) if losses[r] < losses[r-w]), w)
+    return lrs[right-w]/3
 
 def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
-    n = len(lrs)
-    lo = min(range(n), key=lambda i: losses[i])
-    x = [math.log10(o) for o in lrs]
-    slope = [(losses[min(i+1, n-1)] - losses[max(i-1, 0)]) / (x[min(i+1, n-1)] - x[max(i-1, 0)]) for i in range(n)] if n > 1 else [0.]
-    return SuggestedLRs(lrs[lo]/10, lrs[min(range(lo+1), key=lambda i: slope[i])])
+    return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
-# %% ../nbs/04b_schedule.ipynb #81451190
+# %% ../nbs/04b_schedule.ipynb #6959c069
 @patch
 def lr_find(self:Learner,
             start_lr=1e-7, # first learning rate
             end_lr=10, # last learning rate
             num_it=100, # number of batches
             stop_div=True, # stop when the smoothed loss exceeds 4 times its best?
-            show_plot=True): # draw loss against learning rate?
-    "Try learning rates on a copy of the moment: the Learner is afterwards as it was. Gives `(lr_min, lr_steep)`"
+            show_plot=True, # draw loss against learning rate?
+            suggest_funcs=None): # functions of `(lrs, losses)`, such as `valley`; None: the chapter's pair
+    "Try learning rates on a copy of the moment: the Learner is afterwards as it was. Gives `(lr_min, lr_steep)`, or a suggestion of each of `suggest_funcs`"
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
     n_epoch = -(-num_it // max(1, len(self.dls.train)))
     with self.as_if_never():
@@ -195,7 +271,10 @@ def lr_find(self:Learner,
         self.fit(n_epoch, cbs=finder)
     if len(finder.found) < 2: raise ValueError(f"the loss was NaN or infinite after {len(finder.found)} batches: start lower than start_lr={start_lr}, or look at the data")
     self.lr_found = finder.found, finder.lr_losses
-    res = suggest_lrs(*self.lr_found)
+    if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
+    else:
+        fs = suggest_funcs if isinstance(suggest_funcs, (list, tuple)) else [suggest_funcs]
+        res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*self.lr_found) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
 
@@ -211,4 +290,6 @@ def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
         i = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
         ax.plot(lr, losses[i], 'o', label=f'{name} = {lr:.2e}')
     if suggestion: ax.legend()
+    first, low = losses[0], min(losses)
+    if first > low: ax.set_ylim(low - 0.2*(first-low), first + (first-low)) # where it falls, not where it has exploded
     return ax

@@ -1,0 +1,208 @@
+"""What the training loop itself costs, side by side.
+
+    python benchmarks/loop_overhead.py             # raw results to results/benchmarks/
+    python benchmarks/loop_overhead.py --rounds 1  # a quick look
+
+Microseconds a batch on a model so small that the loop is what takes the time (a linear layer, batches of 20 rows, one thread,
+batches ready in memory), each variant in a process of its own, the processes taking turns; fastai, Lightning, Ignite and
+Accelerate each in an environment of its own. Then the epoch of a ResNet-34 at 64 px, ours over a hand-written loop; the time to
+import the library; and the memory that 10,000 batches leave behind."""
+import json, os, statistics, subprocess, sys, time, warnings
+from pathlib import Path
+
+VARIANTS = dict(hand='hand-written loop', bare='ours, no callback', default='ours, default callbacks', ten='ours, ten callbacks', ignite='Ignite', accelerate='Accelerate', fastai='fastai', lightning='Lightning')
+
+def data(n=2000, bs=20):
+    import torch
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n*bs, 10, generator=g)
+    y = x @ torch.randn(10, 1, generator=g)
+    return list(zip(x.split(bs), y.split(bs)))
+
+def hand(batches):
+    import torch, torch.nn.functional as F
+    model = torch.nn.Linear(10, 1)
+    opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+    def epoch():
+        model.train()
+        for xb,yb in batches:
+            loss = F.mse_loss(model(xb), yb)
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+    return epoch
+
+def ours(batches, kind):
+    import torch, torch.nn.functional as F
+    from imagenette_train.all import Learner, DataLoaders, SGD, Callback, GradientClip, ProgressCallback
+    from imagenette_train.callbacks import TrainEvalCallback, Recorder
+    if kind == 'bare': Learner.default_cbs = []
+    class Listens(Callback):
+        def begin_batch(self): pass
+        def after_batch(self): pass
+    learn = Learner(DataLoaders(batches, None), torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=SGD, lr=1e-3, cbs=[Listens() for _ in range(7)] if kind == 'ten' else None)
+    learn.training = True
+    if kind != 'bare': learn.logger = None
+    return lambda: learn.fit(1)
+
+def ignite(batches):
+    import torch, torch.nn.functional as F
+    from ignite.engine import Engine
+    model = torch.nn.Linear(10, 1)
+    opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+    def update(engine, batch):
+        model.train()
+        xb, yb = batch
+        loss = F.mse_loss(model(xb), yb)
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        return loss
+    trainer = Engine(update)
+    return lambda: trainer.run(batches, max_epochs=1)
+
+def accelerate(batches):
+    import torch, torch.nn.functional as F
+    from accelerate import Accelerator
+    acc = Accelerator(cpu=True)
+    model = torch.nn.Linear(10, 1)
+    model, opt = acc.prepare(model, torch.optim.SGD(model.parameters(), lr=1e-3))
+    def epoch():
+        model.train()
+        for xb,yb in batches:
+            with acc.accumulate(model):
+                loss = F.mse_loss(model(xb), yb)
+                acc.backward(loss)
+                opt.step()
+                opt.zero_grad()
+    return epoch
+
+def fastai(batches):
+    import torch, torch.nn.functional as F
+    from fastai.learner import Learner
+    from fastai.data.core import DataLoaders
+    from fastai.optimizer import SGD
+    class Batches(list):
+        device, n, bs, num_workers, before_iter = torch.device('cpu'), 40000, 20, 0, None
+        def to(self, device): return self
+    learn = Learner(DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device('cpu')), torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=SGD, lr=1e-3)
+    def epoch():
+        with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return epoch
+
+def lightning(batches):
+    import logging, torch, torch.nn.functional as F
+    import lightning as L
+    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(10, 1)
+        def training_step(self, batch, i):
+            xb, yb = batch
+            return F.mse_loss(self.net(xb), yb)
+        def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=1e-3)
+    model = Model()
+    def epoch():
+        L.Trainer(max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(model, batches)
+    return epoch
+
+def work(variant):
+    "Microseconds a batch, five times"
+    import torch
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    batches = data()
+    epoch = ours(batches, variant) if variant in ('bare', 'default', 'ten') else globals()[variant](batches)
+    epoch()
+    out = []
+    for _ in range(5):
+        t = time.perf_counter(); epoch(); out.append(1e6*(time.perf_counter()-t)/len(batches))
+    return out
+
+def resnet(variant, n=12, bs=32):
+    "Seconds of an epoch of `n` batches, three times"
+    import torch, torch.nn.functional as F
+    from torchvision.models import resnet34
+    from imagenette_train.all import Learner, DataLoaders, SGD
+    torch.manual_seed(0)
+    batches = [(torch.randn(bs, 3, 64, 64), torch.randint(0, 10, (bs,))) for _ in range(n)]
+    model = resnet34(num_classes=10)
+    if variant == 'hand':
+        opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+        def epoch():
+            model.train()
+            for xb,yb in batches:
+                loss = F.cross_entropy(model(xb), yb)
+                loss.backward(); opt.step(); opt.zero_grad()
+    else:
+        learn = Learner(DataLoaders(batches, None), model, opt_func=SGD, lr=1e-3); learn.logger = None
+        epoch = lambda: learn.fit(1)
+    epoch(); out = []
+    for _ in range(3):
+        t = time.perf_counter(); epoch(); out.append(time.perf_counter()-t)
+    return out
+
+def growth():
+    "Kilobytes that the process has grown by after each of five times 2,000 batches"
+    import gc, torch
+    torch.set_num_threads(1)
+    rss = lambda: next(int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmRSS'))
+    epoch = ours(data(), 'default')
+    epoch(); gc.collect(); start, out = rss(), []
+    for _ in range(5): epoch(); gc.collect(); out.append(rss()-start)
+    return out
+
+def run(*args, env_of='own'):
+    from envs import python_of
+    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
+    done = subprocess.run([python_of(env_of), __file__, 'work', *args], capture_output=True, text=True, env=env)
+    if done.returncode: raise SystemExit(f'{args} failed:\n{done.stderr[-2000:]}')
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+def import_time(what):
+    "Seconds that `what` takes in a fresh Python"
+    code = f"import time; t = time.perf_counter(); {what}; print(time.perf_counter()-t)"
+    return float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}).stdout)
+
+def table(result):
+    med = {v: {i: statistics.median(r['us']) for i,r in enumerate(rs)} for v,rs in result['loop'].items()}
+    rows = []
+    for v,label in VARIANTS.items():
+        if v not in med: continue
+        rows.append({'loop': label, 'µs a batch': statistics.median(med[v].values()), 'over hand-written': statistics.median(med[v][i]-med['hand'][i] for i in med[v]),
+                     'times': statistics.median(med[v][i]/med['hand'][i] for i in med[v])})
+    return rows
+
+def facts(result):
+    ratio = lambda pairs: statistics.median(a/b for a,b in pairs)
+    return [['epoch of ResNet-34 at 64 px, ours / hand-written', f"{ratio(zip(map(min, result['resnet']['ours']), map(min, result['resnet']['hand']))):.3f}"],
+            ['import of imagenette_train.all / of torch and torchvision', f"{ratio(zip(result['import']['ours'], result['import']['torch'])):.2f}"],
+            ['memory after 2,000, 4,000, ... 10,000 further batches, KB', ', '.join(map(str, result['growth_kb']))]]
+
+def main(rounds=5, out=None):
+    import torch
+    from imagenette_train.results import environment, write_whole
+    from tabulate import tabulate
+    out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'loop_overhead-cpu.json')
+    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'), loop={}, resnet=dict(hand=[], ours=[]), growth_kb=None)
+    result['import'] = dict(torch=[], ours=[])
+    for i in range(rounds):
+        for v in VARIANTS: result['loop'].setdefault(v, []).append(dict(us=run('loop', v, env_of=v if v in ('ignite', 'accelerate', 'fastai', 'lightning') else 'own')))
+        for v in ('hand', 'ours'): result['resnet'][v].append(run('resnet', v))
+        for k,what in (('torch', 'import torch, torchvision'), ('ours', 'import imagenette_train.all')): result['import'][k].append(import_time(what))
+        print(f'round {i+1} of {rounds} done', file=sys.stderr)
+    result['growth_kb'] = run('growth')
+    write_whole(out, json.dumps(result, indent=1))
+    print(tabulate(table(result), headers='keys', floatfmt='.1f') + '\n\n' + tabulate(facts(result)) + f'\n\nraw results: {out}')
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['work']:
+        _, _, what, *rest = sys.argv
+        print(json.dumps({'loop': work, 'resnet': resnet, 'growth': growth}[what](*rest)))
+    else:
+        sys.path.insert(0, str(Path(__file__).parent))
+        import argparse
+        a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        a.add_argument('--rounds', type=int, default=5); a.add_argument('--out')
+        main(**vars(a.parse_args()))
