@@ -61,10 +61,10 @@ runs = dict(
                    partial(Optimizer, cbs=[average_sqr_grad, rms_prop_step], sqr_mom=0.99, eps=1e-7), True, 0.003, None, (0.402548, 0.504459, 0.544968)))
 chapter_runs = list(runs)
 
-# %% ../nbs/05_baseline.ipynb #e73ab97d
+# %% ../nbs/05_baseline.ipynb #291e3094
 runs['momentum_damped'] = Run('Momentum, dampened', 'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9', 'fit_one_cycle(3, 0.03)',
                               partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9), True, 0.03, None)
-runs['rmsprop_damped']  = Run('RMSProp, damped', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp, True, 0.003, None)
+runs['rmsprop_damped']  = Run('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp, True, 0.003, None)
 
 # %% ../nbs/05_baseline.ipynb #a56c0800
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['event', 'CancelValidateException', 'target_names', 'Callback', 'CancelBatchException', 'CancelTrainException',
            'CancelValidException', 'CancelEpochException', 'CancelFitException', 'sort_cbs', 'DataLoaders', 'keep_rng',
-           'set_seed', 'trainable_params', 'Learner', 'to_device', 'TrainEvalCallback', 'accuracy', 'Smooth',
-           'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row', 'TerminateOnNaNCallback',
-           'ModelResetter', 'RNNRegularizer']
+           'set_seed', 'trainable_params', 'Learner', 'to_device', 'map_batch', 'TrainEvalCallback', 'accuracy',
+           'Smooth', 'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row',
+           'TerminateOnNaNCallback', 'ModelResetter', 'RNNRegularizer']
 
-# %% ../nbs/04_callbacks.ipynb #9f2ac2a8
-import difflib, os, tempfile, time, warnings
+# %% ../nbs/04_callbacks.ipynb #dd15e116
+import copy, difflib, os, tempfile, time, warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -66,7 +67,7 @@ def _check_events(cls):
             raise AttributeError(f"{cls.__name__}.{name} is named like an event, and there is none of that name. "
                                  f"Did you mean {near[0]!r}? (start a helper's name with an underscore)")
 
-# %% ../nbs/04_callbacks.ipynb #66733074
+# %% ../nbs/04_callbacks.ipynb #e36ae268
 class Callback:
     "Code that the training loop calls at the events that it has methods for"
     run_before, run_after = (), () # classes (or one class) of callbacks that this one must run before, or after
@@ -100,7 +101,14 @@ class Callback:
             f = getattr(type(self), name, None) or self.__dict__.get(name)
             if f is None: continue
             f = getattr(self, name)
+            if getattr(f, '__self__', None) is not self: f = self._named(f) # a function without a self
             yield f if event not in _batch_events or (self.run_train and self.run_valid) else self._only_in(f)
+
+    def _named(self, f):
+        "`f` as if it were a method of this callback, so that messages can name it"
+        def g(): f()
+        g.__self__, g.__name__ = self, getattr(f, '__name__', 'function')
+        return g
 
     def _only_in(self, f):
         "`f`, called in the part of the epoch that `run_train` and `run_valid` allow"
@@ -181,7 +189,7 @@ def set_seed(s): # any whole number
     import random, numpy as np
     random.seed(s); np.random.seed(s % 2**32); torch.manual_seed(s)
 
-# %% ../nbs/04_callbacks.ipynb #db4f0234
+# %% ../nbs/04_callbacks.ipynb #ce8d663a
 def _first(o): return o[0] if len(o) == 1 else o
 
 def trainable_params(model): # any module
@@ -190,10 +198,11 @@ def trainable_params(model): # any module
 
 def _norms_and_biases(model):
     "Parameters of norm layers, and the biases of all layers"
-    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, 'RMSNorm') else []))
     for m in model.modules():
-        if isinstance(m, norms): yield from ((p, True) for p in m.parameters(recurse=False))
-        elif isinstance(getattr(m, 'bias', None), nn.Parameter): yield m.bias, False
+        for name,p in m.named_parameters(recurse=False):
+            if isinstance(m, norms): yield p, True
+            elif 'bias' in name: yield p, False
 
 class Learner:
     "A model, its data and its loss, and the loop that trains it by calling callbacks"
@@ -238,7 +247,7 @@ class Learner:
             _note(e, f"(raised by callback {type(f.__self__).__name__} in event {name})")
             raise
 
-# %% ../nbs/04_callbacks.ipynb #d9366d7f
+# %% ../nbs/04_callbacks.ipynb #2e3b4494
 def _note(e, note):
     "Add `note` to what exception `e` prints"
     if hasattr(e, 'add_note'): e.add_note(note)
@@ -258,11 +267,19 @@ def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is
     for cb in cbs:
         if not isinstance(cb, Callback): raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
         if any(cb is o for o in self.cbs): raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
+        other = vars(cb).get('learn')
+        if other is not None and other is not self and any(cb is o for o in other.cbs): raise ValueError(f"this {cb.name} belongs to another Learner: make a new one for each")
     sort_cbs(self.cbs + cbs)
-    self.cbs = self.cbs + cbs
+    before = self.cbs
+    self.cbs = before + cbs
     for cb in cbs: cb.learn = self
     self._arrange()
-    for cb in cbs: getattr(type(cb), 'after_create', lambda cb: None)(cb) # today's name for "you have a Learner now"
+    try:
+        for cb in cbs: getattr(type(cb), 'after_create', lambda cb: None)(cb) # today's name for "you have a Learner now"
+    except BaseException:
+        self.cbs = before
+        self._arrange()
+        raise
     return self
 
 @patch
@@ -288,14 +305,22 @@ def added_cbs(self:Learner, cbs): # callback or callbacks
     try: yield
     finally: self.remove_cbs(mine)
 
-# %% ../nbs/04_callbacks.ipynb #4e1abd47
+# %% ../nbs/04_callbacks.ipynb #b8334ba8
 def to_device(b, # tensor, or tuple, list or dict of such
               device):
     "Batch `b` on `device`"
     if isinstance(b, torch.Tensor): return b.to(device, non_blocking=True)
-    if isinstance(b, dict): return {k: to_device(v, device) for k,v in b.items()}
-    if isinstance(b, (list, tuple)): return type(b)(to_device(o, device) for o in b)
-    return b
+    if hasattr(b, 'to') and not isinstance(b, dict): return b.to(device) # such as a PackedSequence
+    return map_batch(partial(to_device, device=device), b)
+
+def map_batch(f, b): # function; tuple (also a named one), list or dict
+    "`f` of every entry of `b`, in a container of the same kind; anything else as it is"
+    if isinstance(b, dict):
+        new = copy.copy(b) # a dict of a class of its own keeps its class
+        for k,v in b.items(): new[k] = f(v)
+        return new
+    if isinstance(b, tuple) and hasattr(b, '_fields'): return type(b)(*map(f, b))
+    return type(b)(map(f, b)) if isinstance(b, (list, tuple)) else b
 
 @patch
 def _split(self:Learner, b):
@@ -311,10 +336,11 @@ def _split(self:Learner, b):
 
 target_names = ('y', 'label', 'labels', 'target', 'targets') # what the target may be called in a batch that is a dict
 
-# %% ../nbs/04_callbacks.ipynb #e734c665
+# %% ../nbs/04_callbacks.ipynb #445ccb69
 @patch
 def one_batch(self:Learner, b): # what the loader yields: a tuple whose last entry is the target
     "Predict, compare, differentiate, step: the four steps, with the events between them"
+    self.pred = self.loss = None
     try:
         self._split(b)
         self('begin_batch')
@@ -463,7 +489,7 @@ class Smooth:
     def state_dict(self): return dict(n=self.n, avg=self.avg)
     def load_state_dict(self, sd): self.n, self.avg = sd['n'], sd['avg']
 
-# %% ../nbs/04_callbacks.ipynb #4d6d09a9
+# %% ../nbs/04_callbacks.ipynb #5e3abeb5
 class Recorder(Callback):
     "Keeps the losses and hypers of every training batch and a row of figures for every epoch"
     run_after = TrainEvalCallback
@@ -486,6 +512,7 @@ class Recorder(Callback):
             if is_accumulator(m): m.reset()
 
     def after_batch(self):
+        if self.loss is None: return # cancelled before there was one
         if self.training: self._train_batch()
         else: self._valid_batch()
 
@@ -525,7 +552,7 @@ class Recorder(Callback):
     def cleanup_fit(self):
         self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
 
-# %% ../nbs/04_callbacks.ipynb #057821db
+# %% ../nbs/04_callbacks.ipynb #51ad092f
 def fmt_time(s): # seconds
     "Seconds as minutes and seconds, `mm:ss`, or `h:mm:ss`"
     s = int(round(s))
@@ -541,9 +568,14 @@ def is_accumulator(m): # a metric
     return all(hasattr(m, o) for o in ('reset', 'update', 'compute'))
 
 def batch_size(b): # tensor, or tuple, list or dict of such
-    "Number of items in batch `b`"
-    while not isinstance(b, torch.Tensor): b = next(iter(b.values() if isinstance(b, dict) else b))
-    return len(b)
+    "Number of items in batch `b`: the length of its first tensor or array; 1 if there is none"
+    return next(_lengths(b), 1)
+
+def _lengths(b):
+    if hasattr(b, 'shape'):
+        if len(b.shape): yield int(b.shape[0])
+    elif isinstance(b, (dict, list, tuple)):
+        for o in b.values() if isinstance(b, dict) else b: yield from _lengths(o)
 
 # %% ../nbs/04_callbacks.ipynb #7718199b
 @patch(as_prop=True)
@@ -576,13 +608,13 @@ def plot_loss(self:Recorder,
 
 Learner.default_cbs = [TrainEvalCallback, Recorder]
 
-# %% ../nbs/04_callbacks.ipynb #8e9db676
+# %% ../nbs/04_callbacks.ipynb #2f2eaf13
 class TerminateOnNaNCallback(Callback):
     "Ends training when the loss is NaN or infinite, before it is differentiated and before the `Recorder` writes it down"
     run_before = Recorder
     def before_backward(self): self.after_batch()
     def after_batch(self):
-        if not torch.isfinite(self.loss): raise CancelFitException
+        if self.loss is not None and not torch.isfinite(self.loss): raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60
 class ModelResetter(Callback):
@@ -608,7 +640,13 @@ class RNNRegularizer(Callback):
         h = self.raw_out[-1]
         if self.beta and h.shape[1] > 1: self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()
 
-# %% ../nbs/04_callbacks.ipynb #24098dce
+# %% ../nbs/04_callbacks.ipynb #7b719c79
+def _umask():
+    "Which permissions new files do not get"
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
 @patch
 def save(self:Learner,
          file): # path of the checkpoint
@@ -620,6 +658,7 @@ def save(self:Learner,
         with os.fdopen(fd, 'wb') as f:
             torch.save(dict(model=self.model.state_dict(), opt=None if self.opt is None else self.opt.state_dict()), f)
             f.flush(); os.fsync(f.fileno())
+        os.chmod(part, 0o666 & ~_umask())
         os.replace(part, file)
     finally: Path(part).unlink(missing_ok=True)
 

@@ -51,24 +51,28 @@ def _cb_defaults(cb):
     inner = _cb_defaults(cb.func) if isinstance(cb, partial) else {}
     return {**inner, **getattr(cb, 'defaults', {})}
 
-# %% ../nbs/00_optimizer.ipynb #f6b623d9
+# %% ../nbs/00_optimizer.ipynb #2f945fb6
 def _param_groups(params):
     "`params` as a list of lists of tensors"
+    if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
     params = list(params)
     if not params: raise ValueError("the parameter list is empty: pass the parameters of a model that has some (a generator is used up after one pass)")
     if any(isinstance(o, dict) for o in params):
         raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper one value per group, as in lr=[1e-4, 1e-3]")
+    if len({isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
     groups = [params] if isinstance(params[0], torch.Tensor) else [list(g) for g in params]
     seen = set()
     for i,g in enumerate(groups):
         if not g: raise ValueError(f"parameter group {i} is empty")
         for p in g:
             if not isinstance(p, torch.Tensor): raise TypeError(f"parameter group {i} holds a {type(p).__name__}, not a tensor")
+            if p.is_complex(): raise TypeError(f"the parameter of shape {tuple(p.shape)} is complex: pass torch.view_as_real of it")
+            if not p.is_leaf: raise ValueError(f"the tensor of shape {tuple(p.shape)} was computed from others, so it gets no gradient: pass what it was computed from")
             if id(p) in seen: raise ValueError(f"a parameter of shape {tuple(p.shape)} stands twice in the groups; it would be stepped twice")
             seen.add(id(p))
     return groups
 
-# %% ../nbs/00_optimizer.ipynb #5a166f55
+# %% ../nbs/00_optimizer.ipynb #ee01382d
 class Optimizer(torch.optim.Optimizer):
     "A list of callbacks, called in turn for each parameter that has a gradient"
     def __init__(self,
@@ -81,7 +85,7 @@ class Optimizer(torch.optim.Optimizer):
         if not self.cbs: raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; [sgd_cb] is the smallest")
         self.state = defaultdict(dict)
         self.hypers = [{} for _ in self.param_lists]
-        self.fused, self.frozen_idx, self._checked = fused, 0, False
+        self.fused, self.frozen_idx, self._checked, self.defaults = fused, 0, False, {}
         own = {k:v for cb in self.cbs for k,v in _cb_defaults(cb).items()}
         self.set_hypers(**{**own, **defaults})
 
@@ -95,7 +99,7 @@ def all_params(self:Optimizer,
         for p in pg:
             if not with_grad or p.grad is not None: yield p, pg, self.state[p], hyper
 
-# %% ../nbs/00_optimizer.ipynb #e6264f15
+# %% ../nbs/00_optimizer.ipynb #3edda1d2
 @patch
 def zero_grad(self:Optimizer,
               set_to_none=False): # drop the gradients instead of filling them with zeros?
@@ -103,7 +107,7 @@ def zero_grad(self:Optimizer,
     for p,*_ in self.all_params(with_grad=True):
         if set_to_none: p.grad = None
         else:
-            p.grad.detach_()
+            if p.grad.grad_fn is not None: p.grad.detach_()
             p.grad.zero_()
 
 # %% ../nbs/00_optimizer.ipynb #82918ace
@@ -147,7 +151,7 @@ def known_hypers(self:Optimizer): # names; a set
     "The hypers that this optimizer takes"
     return _takes(self.cbs)
 
-# %% ../nbs/00_optimizer.ipynb #69ab5379
+# %% ../nbs/00_optimizer.ipynb #57842d7d
 def _per_group(v, n):
     "Hyper value `v` spread over `n` parameter groups"
     if isinstance(v, slice):
@@ -155,9 +159,10 @@ def _per_group(v, n):
         if v.start is None: return [v.stop/10]*(n-1) + [v.stop]
         if not (v.start > 0 and v.stop > 0): raise ValueError(f"slice({v.start}, {v.stop}) rises by equal factors: both ends must be positive")
         return [v.stop] if n == 1 else [float(o) for o in np.geomspace(v.start, v.stop, n)]
+    if hasattr(v, 'tolist') and not isinstance(v, torch.Tensor): v = v.tolist() # NumPy's numbers and arrays
     if not isinstance(v, (list, tuple)): return [v]*n
     if len(v) != n: raise ValueError(f"{len(v)} values for {n} parameter group{'s' if n > 1 else ''}; give one number for all or one per group")
-    return list(v)
+    return [o.item() if hasattr(o, 'item') and not isinstance(o, torch.Tensor) else o for o in v]
 
 # %% ../nbs/00_optimizer.ipynb #8d93dd8a
 _ranges = dict(lr=(lambda v: v >= 0, "0 or more"), wd=(lambda v: v >= 0, "0 or more"), eps=(lambda v: v > 0, "above 0 (a gradient of 0 would give 0/0)"),
@@ -279,7 +284,7 @@ def load_state_dict(self:Optimizer,
     for (p,*_),state in zip(self.all_params(), sd['state']): self.state[p] = {k: own(v, p) for k,v in state.items()}
     for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
 
-# %% ../nbs/00_optimizer.ipynb #f17983c2
+# %% ../nbs/00_optimizer.ipynb #f44ef06a
 class _Group(MutableMapping):
     "One parameter group of an `Optimizer`, as PyTorch's tools expect it"
     def __init__(self, opt, i): self.opt, self.i = opt, i
@@ -305,7 +310,10 @@ def param_groups(self:Optimizer):
 def add_param_group(self:Optimizer,
                     group): # a dict with `params`, tensors that are in no group yet, and hypers; others are taken from the last group
     "Add a parameter group"
-    self.param_lists = _param_groups([*self.param_lists, list(group['params'])])
+    new = group['params']
+    lists = _param_groups([*self.param_lists, [new] if isinstance(new, torch.Tensor) else list(new)])
+    for k,v in group.items(): _check_number(k, v)
+    self.param_lists = lists
     self.hypers.append({**self.hypers[-1]})
     self.param_groups[-1].update({k:v for k,v in group.items() if k != 'params'})
 

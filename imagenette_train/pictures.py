@@ -211,14 +211,17 @@ def find_pictures(url=URLs.IMAGENETTE_160, # which archive to download where non
 
 generated_note = "These pictures are GENERATED shapes: the numbers below are not Imagenette's."
 
-# %% ../nbs/04d_pictures.ipynb #67617c33
+# %% ../nbs/04d_pictures.ipynb #4401adcb
 def _decode(path, short):
     "Picture `path` in RGB, its shorter side resized to `short`, as an array (height, width, 3) of uint8"
-    from PIL import Image
+    from PIL import Image, ImageOps
     try:
         with Image.open(path) as im:
             im.draft('RGB', (short, short))
-            im = im.convert('RGB')
+            if im.mode.startswith('I') or im.mode == 'F': # 16 bits and more: to 8
+                a = np.asarray(im, dtype=np.float64)
+                im = Image.fromarray((255*a/max(65535. if im.mode != 'F' else 1., a.max(), 1e-9)).clip(0, 255).astype(np.uint8))
+            im = (ImageOps.exif_transpose(im) or im).convert('RGB')
     except (OSError, SyntaxError, ValueError) as e:
         size = Path(path).stat().st_size if Path(path).exists() else None
         what = "is missing" if size is None else "is empty (0 bytes)" if size == 0 else f"cannot be decoded ({e})"

@@ -12,15 +12,13 @@ import torch
 from fastcore.basics import patch
 from .callbacks import *
 
-# %% ../nbs/04c_precision.ipynb #86f258ce
+# %% ../nbs/04c_precision.ipynb #403379e8
 def to_float(o): # tensor, or tuple, list or dict of such
     "Half-precision tensors of `o` as float32"
     if isinstance(o, torch.Tensor): return o.float() if o.is_floating_point() else o
-    if isinstance(o, dict): return {k: to_float(v) for k,v in o.items()}
-    if isinstance(o, (list, tuple)): return type(o)(to_float(v) for v in o)
-    return o
+    return map_batch(to_float, o)
 
-# %% ../nbs/04c_precision.ipynb #852ceff8
+# %% ../nbs/04c_precision.ipynb #55c1c97e
 class MixedPrecision(Callback):
     "The forward pass in half precision, weights and loss in float32 (Micikevicius et al., 2018)"
     run_after, order = TrainEvalCallback, -10
@@ -37,6 +35,7 @@ class MixedPrecision(Callback):
             self.ours = SimpleNamespace(param_groups=params, step=self._allow_step)
 
     def begin_batch(self):
+        self._leave()
         self.context = torch.autocast(self.device.type, self.dtype)
         self.context.__enter__()
 
@@ -68,6 +67,10 @@ class MixedPrecision(Callback):
     def after_cancel_batch(self):
         self._leave()
         if self.scaled_loss is not None and self.loss is self.scaled_loss: self.learn.loss = self.plain_loss # cancelled after backward
+    def after_cancel_train(self): self._leave() # cancelled between begin_batch and after_loss
+    def after_cancel_valid(self): self._leave()
+    def after_cancel_epoch(self): self._leave()
+    def after_cancel_fit(self): self._leave()
     def cleanup_fit(self):
         self._leave()
         self.scaler = None

@@ -26,7 +26,7 @@ def progress_bar(*args, **kwargs):
     watched = in_notebook() or sys.stderr.isatty()
     return tqdm(*args, **{'leave': False, 'disable': not watched, **kwargs})
 
-# %% ../nbs/04a_progress.ipynb #63abfe18
+# %% ../nbs/04a_progress.ipynb #838ff39c
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
     run_after = Recorder
@@ -35,16 +35,16 @@ class ProgressCallback(Callback):
     def begin_fit(self):
         self.rows, self.shown, self.bar = [], None, None
         self.before = self.logger
-        if self.before is not None: self.learn.logger = self._log
+        if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         n = len(self.dls.train) + (0 if self.dls.valid is None else len(self.dls.valid))
-        self.bar, self.looked = progress_bar(total=self.n_epoch*n, unit='batch'), 0.
+        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch'), 0.
 
     def begin_epoch(self): self.bar.set_description(f'epoch {self.epoch+1}/{self.n_epoch}', refresh=False)
 
     def after_batch(self):
         self.bar.update()
-        if self.bar.disable or time.perf_counter() - self.looked < self.every: return
-        self.looked = time.perf_counter()
+        if self.bar.disable or time.perf_counter() - self._looked < self.every: return
+        self._looked = time.perf_counter()
         loss = getattr(self.learn, 'smooth_loss', None)
         if loss is not None: self.bar.set_postfix(loss=f'{float(loss):.4f}', refresh=False)
 
@@ -63,7 +63,7 @@ class ProgressCallback(Callback):
         else: self.shown.update(HTML(html))
 
     def cleanup_fit(self):
-        if 'before' in self.__dict__: self.learn.logger = self.before
+        if 'before' in self.__dict__: self.learn.logger = self.__dict__.pop('before')
         if self.__dict__.get('bar') is not None: self.bar.close()
 
 Learner.default_cbs = [TrainEvalCallback, Recorder, ProgressCallback]

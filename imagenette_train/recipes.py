@@ -93,11 +93,12 @@ def AdaBelief(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-16, wd=0., decouple_wd=
     "AdaBelief (Zhuang et al., 2020)"
     return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
-# %% ../nbs/03a_recipes.ipynb #5cfe14d4
+# %% ../nbs/03a_recipes.ipynb #6a52656e
 def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs): # trust: the layer's rate over lr, where |p| = |g|; clip: never above lr?
     "Puts `local_lr`, the rate of the whole tensor, into the state"
     p_norm, g_norm = p.data.norm(), p.grad.data.norm()
     local = lr*trust*p_norm / (g_norm + wd*p_norm + eps)
+    local = torch.where((p_norm > 0) & (g_norm > 0), local, lr) # a tensor of zeros must be able to leave
     return {'local_lr': local.clamp(max=lr) if clip else local}
 layer_lr.defaults = dict(trust=0.02, wd=0., eps=1e-8)
 

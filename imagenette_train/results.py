@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-# %% ../nbs/04f_results.ipynb #c0767db5
+# %% ../nbs/04f_results.ipynb #355bfc2b
 def write_whole(path, # file to write
                 text): # its new content
     "Write a file so that it is never seen half-written: a temporary file beside it, then a rename"
@@ -21,6 +21,8 @@ def write_whole(path, # file to write
     try:
         with os.fdopen(fd, 'w', encoding='utf-8') as f:
             f.write(text); f.flush(); os.fsync(f.fileno())
+        mask = os.umask(0); os.umask(mask)
+        os.chmod(part, 0o666 & ~mask) # as an ordinary new file, not as a private one
         os.replace(part, path)
     finally: Path(part).unlink(missing_ok=True)
 

@@ -6,11 +6,12 @@
 __all__ = ['SuggestedLRs', 'SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly', 'combine_scheds', 'combined_cos',
            'ParamScheduler', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 'suggest_lrs', 'plot_lr_find']
 
-# %% ../nbs/04b_schedule.ipynb #340a97f0
+# %% ../nbs/04b_schedule.ipynb #149ae77c
 import copy, math
 from contextlib import contextmanager
 from collections import namedtuple
 import torch
+from torch import nn
 from fastcore.basics import patch
 from .callbacks import *
 
@@ -156,29 +157,54 @@ def fine_tune(self:Learner,
     self.opt.unfreeze()
     return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
 
-# %% ../nbs/04b_schedule.ipynb #d2cf5d6b
-def _copy(v, keep):
-    "A deep copy of `v` that shares what is in `keep`; what cannot be copied (a file, a tensor with a history) is shared"
-    try: return copy.deepcopy(v, dict(keep))
-    except Exception: return v
+# %% ../nbs/04b_schedule.ipynb #2a50978d
+def _rewind(v, seen):
+    "A function that gives `v`, the same object, with the content that it has now; `seen` holds what is not to be touched"
+    if id(v) in seen or v is None or isinstance(v, (bool, int, float, str, bytes, type, nn.Module, torch.Generator)) or callable(v): return lambda: v
+    seen = seen | {id(v)}
+    if isinstance(v, torch.Tensor):
+        if v.grad_fn is not None: return lambda: v
+        content = v.detach().clone()
+        def f():
+            if v.shape == content.shape: v.detach().copy_(content)
+            return v
+    elif isinstance(v, (list, set, dict)):
+        parts = {k: _rewind(o, seen) for k,o in v.items()} if isinstance(v, dict) else [_rewind(o, seen) for o in v]
+        def f():
+            v.clear()
+            if isinstance(v, dict): v.update({k: g() for k,g in parts.items()})
+            else: (v.extend if isinstance(v, list) else v.update)([g() for g in parts])
+            return v
+    elif isinstance(v, tuple):
+        parts = [_rewind(o, seen) for o in v]
+        def f():
+            for g in parts: g()
+            return v
+    elif type(getattr(v, '__dict__', None)) is dict and not type(v).__module__.split('.')[0] in ('torch', 'matplotlib', 'tqdm', 'io'):
+        parts = {k: _rewind(o, seen) for k,o in vars(v).items()}
+        def f():
+            vars(v).clear(); vars(v).update({k: g() for k,g in parts.items()})
+            return v
+    else: return lambda: v # a file, say
+    return f
 
 @patch
 @contextmanager
 def as_if_never(self:Learner):
     "Model, optimizer, callbacks and random numbers are afterwards as they were before"
-    model = copy.deepcopy(self.model.state_dict())
+    model = copy.deepcopy(self.model.state_dict()) # what there is now
     opt = self.opt
     opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else None
     flags = [p.requires_grad for p in self.model.parameters()]
     training = [m.training for m in self.model.modules()]
-    keep = {id(o): o for o in (self, self.model, self.dls, self.opt)}
-    cbs = [(cb, {k: _copy(v, keep) for k,v in vars(cb).items() if k != 'learn'}) for cb in self.cbs]
+    seen = {id(o) for o in (self, self.model, self.dls, self.dls.train, self.dls.valid, self.opt, self.loss_func, *self.metrics, *self.cbs, *self.model.parameters(), *self.model.buffers())}
+    before, cbs = self.cbs, [(cb, {k: _rewind(v, seen) for k,v in vars(cb).items() if k != 'learn'}) for cb in self.cbs]
     mine = {k: v for k,v in vars(self).items() if k in ('training', 'n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'smooth_loss', 'logger')}
     gens = [g for dl in (self.dls.train, self.dls.valid) for o in (dl, getattr(dl, 'sampler', None)) if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
     gen_states = [g.get_state() for g in gens]
     with keep_rng():
         try: yield
-        finally:
+        finally: # and put everything back
             for g,state in zip(gens, gen_states): g.set_state(state)
             self.model.load_state_dict(model)
             for p,f in zip(self.model.parameters(), flags):
@@ -189,12 +215,16 @@ def as_if_never(self:Learner):
             if opt is not None: opt.load_state_dict(opt_state)
             for cb,state in cbs:
                 learn = vars(cb).get('learn')
-                vars(cb).clear(); vars(cb).update(state)
+                content = {k: g() for k,g in state.items()}
+                vars(cb).clear(); vars(cb).update(content)
                 if learn is not None: vars(cb)['learn'] = learn
+            if self.cbs != before:
+                self.cbs = before
+                self._arrange()
             for k,v in mine.items():
                 setattr(self, k, v)
 
-# %% ../nbs/04b_schedule.ipynb #9fbed2d5
+# %% ../nbs/04b_schedule.ipynb #a4cc610b
 class LRFinder(ParamScheduler):
     "Raises the learning rate by equal factors, batch by batch, until the loss leaves its best value far behind"
     run_after = Recorder
@@ -205,11 +235,12 @@ class LRFinder(ParamScheduler):
     def begin_fit(self): self.lr_losses, self.found, self.best = [], [], float('inf')
     def begin_batch(self): self.opt.set_hyper('lr', self.sched(self.train_iter/max(1, self.num_it-1)))
     def after_batch(self):
+        if self.loss is None: return
         loss = float(self.smooth_loss)
         if not math.isfinite(loss): raise CancelFitException
         self.found.append(self.opt.hypers[-1]['lr']); self.lr_losses.append(loss)
         self.best = min(self.best, loss)
-        if self.stop_div and loss > 4*self.best or len(self.found) >= self.num_it: raise CancelFitException
+        if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it: raise CancelFitException
     def begin_validate(self): raise CancelValidException
     def after_fit(self): pass
 
@@ -253,7 +284,7 @@ def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
-# %% ../nbs/04b_schedule.ipynb #6959c069
+# %% ../nbs/04b_schedule.ipynb #5b9a35f6
 @patch
 def lr_find(self:Learner,
             start_lr=1e-7, # first learning rate
@@ -263,6 +294,8 @@ def lr_find(self:Learner,
             show_plot=True, # draw loss against learning rate?
             suggest_funcs=None): # functions of `(lrs, losses)`, such as `valley`; None: the chapter's pair
     "Try learning rates on a copy of the moment: the Learner is afterwards as it was. Gives `(lr_min, lr_steep)`, or a suggestion of each of `suggest_funcs`"
+    if num_it < 2 or not 0 < start_lr < end_lr: raise ValueError(f"lr_find(start_lr={start_lr}, end_lr={end_lr}, num_it={num_it}): rates must rise from above 0, in 2 steps or more")
+    if not any(isinstance(cb, Recorder) for cb in self.cbs): raise ValueError("lr_find reads the smoothed loss of the Recorder, which was removed")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
     n_epoch = -(-num_it // max(1, len(self.dls.train)))
     with self.as_if_never():

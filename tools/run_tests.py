@@ -1,5 +1,5 @@
 "Runs nbdev_test over every notebook, checks that export and clean change nothing, and counts."
-import json, os, re, subprocess, sys, tempfile, time
+import builtins, dis, importlib, json, os, re, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +30,20 @@ def unchanged(commands, *paths):
     after = read()
     return sorted(str(f.relative_to(root)) for f in before.keys() | after.keys() if before.get(f) != after.get(f))
 
+def unknown_names():
+    "Names that a module of the package uses and neither defines nor imports; a notebook that imports them for its tests hides it"
+    def used(code):
+        for i in dis.get_instructions(code):
+            if i.opname == 'LOAD_GLOBAL': yield i.argval
+        for c in code.co_consts:
+            if isinstance(c, types.CodeType): yield from used(c)
+    res = []
+    for path in sorted((root/'imagenette_train').glob('*.py')):
+        module = importlib.import_module(f'imagenette_train.{path.stem}')
+        code = compile(path.read_text(encoding='utf-8'), path, 'exec')
+        res += [f'{path.name}: {n}' for n in used(code) if not hasattr(module, n) and not hasattr(builtins, n)]
+    return res
+
 def main():
     passed = failed = skipped = 0
     todo = [p for p in sorted((root/'nbs').glob('*.ipynb')) if not sys.argv[1:] or p.stem in sys.argv[1:]]
@@ -41,7 +55,17 @@ def main():
             if error: failed += 1; print(error)
             else: passed += ran
             print(f"{path.stem:>16}  {'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped  {secs:5.1f} s", flush=True)
-    checks = {'nbdev_export and nbdev_clean change nothing': lambda: unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')}
+    def pictures():
+        "Cells that promise a picture (`fig-alt`) and have none saved"
+        return [f"{p.stem}: {c['source'][0].strip()[:60]}" for p in todo for c in json.loads(p.read_text(encoding='utf-8'))['cells']
+                if c['cell_type'] == 'code' and 'fig-alt' in ''.join(c['source'][:2]) and not any('image/png' in o.get('data', {}) for o in c['outputs'])]
+    def soak():
+        "A short version of `make soak`"
+        p = subprocess.run([bin/'python', 'tools/soak.py', '--quick', '--kills', '3'], cwd=root, capture_output=True, text=True)
+        return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+    checks = {'every picture that is promised is there': pictures, 'every name that the package uses is known to it': unknown_names}
+    if not sys.argv[1:]: checks['three kills, three poisoned losses, two threads, random calls: nothing is lost'] = soak
+    checks |= {'nbdev_export and nbdev_clean change nothing': lambda: unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')}
     if (root/'tools/fill_readme.py').exists(): checks['the tables of the README are those of results/'] = lambda: unchanged([['python', 'tools/fill_readme.py']], 'README.md')
     for what,check in checks.items():
         changed = check()

@@ -100,16 +100,18 @@ def nans(n, rng, tmp):
 
 def threads():
     "Two Learners one after the other, and at the same time (batches ready, no random numbers, since threads share those)"
-    def train(seed, out):
+    def make(seed):
         x, y = tiny_pictures(seed=seed)
         batches = list(zip(x.split(32), y.split(32)))
         learn = Learner(DataLoaders(batches, batches[:2]), tiny_net(seed), lr=0.01)
         learn.remove_cbs(ProgressCallback); learn.logger = None
+        return learn
+    def train(learn, out, seed):
         learn.fit_one_cycle(4, 0.02)
         out[seed] = torch.cat([p.detach().flatten() for p in learn.model.parameters()])
     alone, together = {}, {}
-    for s in (0, 1): train(s, alone)
-    ts = [threading.Thread(target=train, args=(s, together)) for s in (0, 1)]
+    for s in (0, 1): train(make(s), alone, s)
+    ts = [threading.Thread(target=train, args=(make(s), together, s)) for s in (0, 1)]
     for t in ts: t.start()
     for t in ts: t.join()
     return dict(largest_difference=max((alone[s]-together[s]).abs().max().item() for s in (0, 1)))
