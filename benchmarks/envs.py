@@ -6,7 +6,7 @@ import torch
 HERE = Path(__file__).parent
 # name: (packages with what they need, packages without: those that would bring another PyTorch)
 PACKAGES = dict(
-    fastai=(['fastprogress<1.1', 'fastcore>=2.2.22', 'plum-dispatch<2.10', 'pandas', 'scipy', 'cloudpickle'], ['fastai', 'fasttransform', 'fastdownload']),
+    fastai=(['fastprogress<1.1', 'fastcore>=2.2.22', 'plum-dispatch<2.10', 'pandas', 'scipy', 'cloudpickle', 'scikit-learn', 'requests'], ['fastai', 'fasttransform', 'fastdownload']),
     lightning=(['lightning-utilities', 'torchmetrics', 'fsspec', 'pyyaml', 'tqdm'], ['lightning']),
     ignite=([], ['pytorch-ignite']),
     accelerate=(['psutil', 'pyyaml', 'huggingface_hub', 'safetensors'], ['accelerate']))
