@@ -12,10 +12,10 @@ from .optimizer import *
 from .momentum import *
 from .rmsprop import *
 
-# %% ../nbs/03_adam.ipynb #193d6525
+# %% ../nbs/03_adam.ipynb #fb27c623
 def debias(beta, # how much of the old average stays, 0 <= beta < 1
            step): # number of values averaged so far, counted from 1
-    "What a damped average that started at 0 is too small by: `1 - beta**step`"
+    "What a dampened average that started at 0 is too small by: `1 - beta**step`"
     return 1 - beta**step
 
 # %% ../nbs/03_adam.ipynb #cf54dc0e
@@ -25,15 +25,15 @@ def step_stat(p, # parameter (not used)
     "Keeps `step`, the number of steps taken, counted from 1"
     return {'step': step+1}
 
-# %% ../nbs/03_adam.ipynb #7d0ba798
+# %% ../nbs/03_adam.ipynb #6a5908c9
 def adam_step(p, # parameter, any shape
               lr, # learning rate
               mom, # beta1
               sqr_mom, # beta2
               eps, # added to the root, > 0, in units of the gradient
               step, # state that `step_stat` keeps
-              grad_avg, # state that `average_grad` keeps, damped
-              sqr_avg, # state that `average_sqr_grad` keeps, damped
+              grad_avg, # state that `average_grad` keeps, dampened
+              sqr_avg, # state that `average_sqr_grad` keeps, dampened
               **kwargs):
     "`p -= lr * (grad_avg/D1) / (sqrt(sqr_avg/D2) + eps)`, D1 and D2 from `debias`"
     denom = (sqr_avg / debias(sqr_mom, step)).sqrt_().add_(eps)

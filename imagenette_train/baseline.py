@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['runs', 'chapter_runs', 'profiles', 'get_learner', 'Run', 'Profile', 'profile_data', 'profile_learner', 'data_copy',
            'train_run', 'run_settings', 'epoch_table', 'compare_table', 'plot_runs', 'plot_schedules', 'load_results',
-           'report', 'run_lr_find', 'reproduce', 'main']
+           'report', 'run_lr_find', 'one_of', 'reproduce', 'main']
 
 # %% ../nbs/05_baseline.ipynb #a85360c7
 import json, os, sys, time
@@ -201,7 +201,7 @@ def report(out): # folder with raw results
         plt.close(fig)
     return both
 
-# %% ../nbs/05_baseline.ipynb #11e31b4c
+# %% ../nbs/05_baseline.ipynb #e35b67de
 def run_lr_find(profile, dls, seed):
     "The learning rate finder with plain SGD, as in the chapter"
     set_seed(seed)
@@ -210,7 +210,8 @@ def run_lr_find(profile, dls, seed):
     lrs, losses = learn.lr_found
     return dict(lrs=[float(f'{o:.5g}') for o in lrs], losses=[round(o, 4) for o in losses], suggestion=res._asdict())
 
-def _one_of(name, known, what):
+def one_of(name, known, what): # a name, the names there are, and what they are names of
+    "`name`, if it is one of `known`; else an error that lists them"
     if name not in known: raise ValueError(f"there is no {what} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
     return name
 
@@ -223,8 +224,8 @@ def reproduce(data=None, # folder of pictures; None: found as `find_pictures` sa
               fresh=False): # train again what is already there?
     "Train the chapter's five runs and print its tables again; goes on where an interrupted call stopped"
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    p = profiles[_one_of(profile or ('chapter' if device.type == 'cuda' else 'quick'), profiles, 'profile')]
-    names = chapter_runs if names is None else [_one_of(o, runs, 'run') for o in names]
+    p = profiles[one_of(profile or ('chapter' if device.type == 'cuda' else 'quick'), profiles, 'profile')]
+    names = chapter_runs if names is None else [one_of(o, runs, 'run') for o in names]
     if seeds < 1: raise ValueError(f"seeds={seeds}: give 1 or more")
     out = Path(out or f'runs/{p.name}-{device.type}')
     folder = find_pictures(data=data)
@@ -257,19 +258,22 @@ def _lr_find_once(path, profile, dls, fresh, settings):
         write_whole(path, json.dumps(found, indent=1))
     print(f"lr_find with SGD suggests {tuple(float(f'{o:.3g}') for o in found['suggestion'].values())}; the chapter printed (0.0174, 3.02e-07)\n")
 
-# %% ../nbs/05_baseline.ipynb #45490f05
+# %% ../nbs/05_baseline.ipynb #7b957eb2
 @call_parse
-def main(command:str, # reproduce: train the five runs and print the chapter's tables; tables: write tables and pictures again from raw results
+def main(command:str, # reproduce: train the five runs and print the chapter's tables; tables: write tables and pictures again from raw results; ablation: each trick off and on
          data:str=None, # folder that holds train/ and val/ (default: $IMAGENETTE_TRAIN_DATA, the cache, a download, or generated pictures)
          profile:str=None, # chapter (ResNet-34, 128 px), quick (ResNet-18, 64 px), smoke (seconds); default: chapter on CUDA, else quick
          device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
          seeds:int=1, # number of seeds
-         runs:str=None, # names with commas: adam,sgd,sgd_cb,momentum,rmsprop (default: these five), momentum_damped,rmsprop_damped
+         runs:str=None, # names with commas: adam,sgd,sgd_cb,momentum,rmsprop (default: these five), momentum_damped,rmsprop_damped; with ablation: names of its tricks (default: all)
          out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
          fresh:bool=False): # train again what is already there
     "Reproduce the SGD-versus-Adam tables of fast.ai's chapter 'The Training Process' on Imagenette"
     try:
-        if _one_of(command, ['reproduce', 'tables'], 'command') == 'tables': print(report(out or 'runs/quick-cpu'))
+        if one_of(command, ['reproduce', 'tables', 'ablation'], 'command') == 'tables': print(report(out or 'runs/quick-cpu'))
+        elif command == 'ablation':
+            from imagenette_train.ablation import ablation
+            ablation(data, profile or 'quick', device, seeds, runs.split(',') if runs else None, out, fresh)
         else: reproduce(data, profile, device, seeds, runs.split(',') if runs else None, out, fresh)
     except KeyboardInterrupt:
         print("\nInterrupted. What is finished is kept; the same command goes on from there.", file=sys.stderr)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['event', 'CancelValidateException', 'target_names', 'Callback', 'CancelBatchException', 'CancelTrainException',
            'CancelValidException', 'CancelEpochException', 'CancelFitException', 'sort_cbs', 'DataLoaders', 'keep_rng',
-           'set_seed', 'trainable_params', 'Learner', 'to_device', 'map_batch', 'TrainEvalCallback', 'accuracy',
-           'Smooth', 'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row',
+           'first_process', 'set_seed', 'trainable_params', 'Learner', 'to_device', 'map_batch', 'TrainEvalCallback',
+           'accuracy', 'Smooth', 'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row',
            'TerminateOnNaNCallback', 'ModelResetter', 'RNNRegularizer']
 
 # %% ../nbs/04_callbacks.ipynb #dd15e116
@@ -172,7 +172,7 @@ class DataLoaders:
         "The first training batch; the random numbers go on as if it had not been drawn"
         with keep_rng(): return next(iter(self.train))
 
-# %% ../nbs/04_callbacks.ipynb #d20bcd7e
+# %% ../nbs/04_callbacks.ipynb #17631b23
 @contextmanager
 def keep_rng():
     "Random numbers (Python, NumPy, torch, every CUDA device) are afterwards where they were before"
@@ -183,6 +183,11 @@ def keep_rng():
     finally:
         random.setstate(py); np.random.set_state(npy); torch.set_rng_state(cpu)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
+
+def first_process():
+    "Are we the only process of this training, or the first of several (notebook 04j)? It is the one that prints and writes files"
+    d = torch.distributed
+    return not (d.is_available() and d.is_initialized()) or d.get_rank() == 0
 
 def set_seed(s): # any whole number
     "Seed Python's, NumPy's and torch's random numbers with `s`"
@@ -305,11 +310,11 @@ def added_cbs(self:Learner, cbs): # callback or callbacks
     try: yield
     finally: self.remove_cbs(mine)
 
-# %% ../nbs/04_callbacks.ipynb #b8334ba8
+# %% ../nbs/04_callbacks.ipynb #6bd789ac
 def to_device(b, # tensor, or tuple, list or dict of such
               device):
     "Batch `b` on `device`"
-    if isinstance(b, torch.Tensor): return b.to(device, non_blocking=True)
+    if isinstance(b, torch.Tensor): return b if b.device == device else b.to(device, non_blocking=True)
     if hasattr(b, 'to') and not isinstance(b, dict): return b.to(device) # such as a PackedSequence
     return map_batch(partial(to_device, device=device), b)
 
@@ -325,7 +330,7 @@ def map_batch(f, b): # function; tuple (also a named one), list or dict
 @patch
 def _split(self:Learner, b):
     "Batch `b`, on the device, as inputs `xb` (and `xkw`, by name) and targets `yb`"
-    b = to_device(b, self.device)
+    b = [to_device(o, self.device) for o in b] if type(b) in (tuple, list) else to_device(b, self.device)
     self.xkw = {}
     if isinstance(b, dict):
         target = next((k for k in target_names if k in b), None)
@@ -452,7 +457,7 @@ def fit(self:Learner,
         finally: self._clean_up()
     return self
 
-# %% ../nbs/04_callbacks.ipynb #c870f690
+# %% ../nbs/04_callbacks.ipynb #0d921bba
 class TrainEvalCallback(Callback):
     "Switches the model between training and evaluation; counts `train_iter` and `pct_train`"
     def begin_fit(self): self.learn.train_iter, self.learn.pct_train = 0, 0.
@@ -463,9 +468,10 @@ class TrainEvalCallback(Callback):
         self.learn.training = False
         self.model.eval()
     def begin_batch(self):
-        if self.training: self.learn.pct_train = self.train_iter / (self.n_epoch * self.n_iter)
+        learn = self.learn # looked up once: this runs for every batch
+        if learn.training: learn.pct_train = learn.train_iter / (learn.n_epoch * learn.n_iter)
     def after_batch(self):
-        if self.training: self.learn.train_iter += 1
+        if self.learn.training: self.learn.train_iter += 1
 
 Learner.default_cbs = [TrainEvalCallback]
 
@@ -489,7 +495,7 @@ class Smooth:
     def state_dict(self): return dict(n=self.n, avg=self.avg)
     def load_state_dict(self, sd): self.n, self.avg = sd['n'], sd['avg']
 
-# %% ../nbs/04_callbacks.ipynb #5e3abeb5
+# %% ../nbs/04_callbacks.ipynb #f231f53f
 class Recorder(Callback):
     "Keeps the losses and hypers of every training batch and a row of figures for every epoch"
     run_after = TrainEvalCallback
@@ -512,17 +518,17 @@ class Recorder(Callback):
             if is_accumulator(m): m.reset()
 
     def after_batch(self):
-        if self.loss is None: return # cancelled before there was one
-        if self.training: self._train_batch()
+        if self.learn.loss is None: return # cancelled before there was one
+        if self.learn.training: self._train_batch()
         else: self._valid_batch()
 
     def _train_batch(self):
-        loss = self.loss.detach()
-        if loss.device.type == 'cpu': loss = loss.item() # elsewhere this would wait for the device
-        self.learn.smooth_loss = self.smooth.add(loss)
+        learn = self.learn
+        loss = learn.loss.item() if learn.loss.is_cpu else learn.loss.detach() # a number would make us wait for a GPU
+        learn.smooth_loss = smooth = self.smooth.add(loss)
         self.raw_losses.append(loss)
-        self.losses.append(self.smooth_loss)
-        self.lrs.append(self.opt.hypers[-1]['lr'])
+        self.losses.append(smooth)
+        self.lrs.append(learn.opt.hypers[-1]['lr'])
 
     def _valid_batch(self):
         n = batch_size((*self.xb, self.xkw))
@@ -547,7 +553,7 @@ class Recorder(Callback):
         self.values.append([self.train_loss, *valid])
         self.seconds.append(time.perf_counter() - self._t0)
         self.row = [self.epoch, self.train_loss, *valid, fmt_time(self.seconds[-1])]
-        if self.logger is not None: self.logger(self.row)
+        if self.logger is not None and first_process(): self.logger(self.row)
 
     def cleanup_fit(self):
         self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
@@ -640,7 +646,7 @@ class RNNRegularizer(Callback):
         h = self.raw_out[-1]
         if self.beta and h.shape[1] > 1: self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()
 
-# %% ../nbs/04_callbacks.ipynb #7b719c79
+# %% ../nbs/04_callbacks.ipynb #d00639cd
 def _umask():
     "Which permissions new files do not get"
     mask = os.umask(0)
@@ -651,6 +657,7 @@ def _umask():
 def save(self:Learner,
          file): # path of the checkpoint
     "Write model and optimizer to `file`, which is never seen half-written"
+    if not first_process(): return
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     fd, part = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix='.part')

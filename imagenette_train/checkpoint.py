@@ -77,7 +77,7 @@ def load_plain(file, # path
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f"{file} is no checkpoint, or is damaged ({type(e).__name__}); nothing of it was executed") from None
 
-# %% ../nbs/04i_checkpoint.ipynb #04ec5024
+# %% ../nbs/04i_checkpoint.ipynb #06e3c96c
 class _Rest:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
     def __init__(self, dl, start, epoch_random, generators, now):
@@ -101,7 +101,7 @@ class Checkpoint(Callback):
         self.file, self.every = Path(file), every
 
     def begin_fit(self):
-        self.file.with_name(self.file.name + '.part').unlink(missing_ok=True)
+        if first_process(): self.file.with_name(self.file.name + '.part').unlink(missing_ok=True)
         self._resumed = self._epoch_random = self._generators = None
         if self.resume and self.file.exists(): self.restore()
         else: self.write(0, 0)
@@ -122,6 +122,7 @@ class Checkpoint(Callback):
 
     def write(self, epoch, it):
         "Write the checkpoint: training goes on at batch `it` of `epoch`"
+        if not first_process(): return
         learn, others = self.learn, [cb for cb in self.cbs if cb is not self]
         save_whole(dict(
             model=learn.model.state_dict(), opt=learn.opt.state_dict(), flags=[p.requires_grad for p in learn.model.parameters()],

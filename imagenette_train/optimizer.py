@@ -225,6 +225,26 @@ def _check_needs(self:Optimizer):
                             f"Give {name}=..., or put the callback that computes it (one with the argument {name}=None) in front")
     self._checked = True
 
+# %% ../nbs/00_optimizer.ipynb #dedcb7bd
+def weight_decay(p, # parameter, any shape
+                 lr, # learning rate
+                 wd, # decay: a weight loses the share lr*wd in a step, >= 0
+                 do_wd=True, # set to False in the state of biases and norms
+                 **kwargs):
+    "Decoupled weight decay: `p -= lr*wd * p` (Loshchilov and Hutter, 2019)"
+    if do_wd and wd != 0: p.data.mul_(1 - lr*wd)
+weight_decay.defaults = dict(wd=0.)
+
+# %% ../nbs/00_optimizer.ipynb #f0c4e2ca
+def l2_reg(p, # parameter, any shape
+           lr, # learning rate (not used: the decay goes through the gradient)
+           wd, # the penalty is `wd/2 * p**2`, >= 0
+           do_wd=True, # set to False in the state of biases and norms
+           **kwargs):
+    "L2 regularisation: `p.grad += wd * p`"
+    if do_wd and wd != 0: p.grad.data.add_(p.data, alpha=wd)
+l2_reg.defaults = dict(wd=0.)
+
 # %% ../nbs/00_optimizer.ipynb #697077b9
 @patch
 def freeze_to(self:Optimizer,
@@ -321,23 +341,3 @@ def add_param_group(self:Optimizer,
 def __getstate__(self:Optimizer): return {k:v for k,v in self.__dict__.items() if k not in ('_engine', 'step')} # a scheduler wraps `step`
 @patch
 def __setstate__(self:Optimizer, d): self.__dict__.update(d)
-
-# %% ../nbs/00_optimizer.ipynb #dedcb7bd
-def weight_decay(p, # parameter, any shape
-                 lr, # learning rate
-                 wd, # decay: a weight loses the share lr*wd in a step, >= 0
-                 do_wd=True, # set to False in the state of biases and norms
-                 **kwargs):
-    "Decoupled weight decay: `p -= lr*wd * p` (Loshchilov and Hutter, 2019)"
-    if do_wd and wd != 0: p.data.mul_(1 - lr*wd)
-weight_decay.defaults = dict(wd=0.)
-
-# %% ../nbs/00_optimizer.ipynb #f0c4e2ca
-def l2_reg(p, # parameter, any shape
-           lr, # learning rate (not used: the decay goes through the gradient)
-           wd, # the penalty is `wd/2 * p**2`, >= 0
-           do_wd=True, # set to False in the state of biases and norms
-           **kwargs):
-    "L2 regularisation: `p.grad += wd * p`"
-    if do_wd and wd != 0: p.grad.data.add_(p.data, alpha=wd)
-l2_reg.defaults = dict(wd=0.)

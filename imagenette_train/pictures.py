@@ -390,7 +390,7 @@ class Augment:
             out[s] = x.sub_(mean).div_(std)
         return out
 
-# %% ../nbs/04d_pictures.ipynb #2c9243b8
+# %% ../nbs/04d_pictures.ipynb #466e9e27
 class PictureLoader:
     "Batches of augmented pictures and their classes; no step of it decodes a file"
     def __init__(self,
@@ -409,14 +409,20 @@ class PictureLoader:
         t,l = int(pos*(a.shape[0]-self.size)+0.5), int(pos*(a.shape[1]-self.size)+0.5)
         return a[t:t+self.size, l:l+self.size]
 
-    def __iter__(self):
+    def __iter__(self): return (b for b,_ in self.part())
+
+    def part(self, rank=0, world=1): # number of this process, and how many there are (notebook 04j)
+        "This process's share of each batch, and how many pictures the whole batch has"
         n = len(self.pics)
         order = torch.randperm(n) if self.train else torch.arange(n)
         for k in range(len(self)):
             idx = order[k*self.bs:(k+1)*self.bs]
             pos = torch.rand(len(idx)) if self.train else torch.full((len(idx),), 0.5)
+            whole = len(idx)
+            idx, pos = idx[rank::world], pos[rank::world]
+            if not len(idx): idx, pos = order[k*self.bs:k*self.bs+1], torch.full((1,), 0.5) # fewer pictures than processes
             xb = torch.stack([self._square(i, q) for i,q in zip(idx.tolist(), pos.tolist())])
-            yield self.tfm(xb.to(self.device, non_blocking=True), self.train), self.pics.y[idx].to(self.device, non_blocking=True)
+            yield (self.tfm(xb.to(self.device, non_blocking=True), self.train), self.pics.y[idx].to(self.device, non_blocking=True)), whole
 
 # %% ../nbs/04d_pictures.ipynb #54bcd6ca
 def get_data(url=URLs.IMAGENETTE_160, # which pictures to look for; see `find_pictures`

@@ -26,7 +26,7 @@ def progress_bar(*args, **kwargs):
     watched = in_notebook() or sys.stderr.isatty()
     return tqdm(*args, **{'leave': False, 'disable': not watched, **kwargs})
 
-# %% ../nbs/04a_progress.ipynb #838ff39c
+# %% ../nbs/04a_progress.ipynb #8307ba05
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
     run_after = Recorder
@@ -37,13 +37,14 @@ class ProgressCallback(Callback):
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         n = len(self.dls.train) + (0 if self.dls.valid is None else len(self.dls.valid))
-        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch'), 0.
+        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch', **({} if first_process() else dict(disable=True))), 0.
 
     def begin_epoch(self): self.bar.set_description(f'epoch {self.epoch+1}/{self.n_epoch}', refresh=False)
 
     def after_batch(self):
+        if self.bar.disable: return
         self.bar.update()
-        if self.bar.disable or time.perf_counter() - self._looked < self.every: return
+        if time.perf_counter() - self._looked < self.every: return
         self._looked = time.perf_counter()
         loss = getattr(self.learn, 'smooth_loss', None)
         if loss is not None: self.bar.set_postfix(loss=f'{float(loss):.4f}', refresh=False)

@@ -19,11 +19,11 @@ from .rmsprop import *
 from .adam import *
 from .recipes import *
 
-# %% ../nbs/03c_recent.ipynb #415e8c9b
+# %% ../nbs/03c_recent.ipynb #4538544f
 def nesterov_step(p, # parameter, any shape
                   lr, # learning rate
                   mom, # beta, as in `average_grad`
-                  grad_avg, # state that `average_grad` keeps, undamped
+                  grad_avg, # state that `average_grad` keeps, undampened
                   **kwargs):
     "`p -= lr * (grad + mom*grad_avg)`"
     p.data.add_(p.grad.data + mom*grad_avg, alpha=-lr)
@@ -121,7 +121,7 @@ def orthogonal(g, # matrix
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if tall else x
 
-# %% ../nbs/03c_recent.ipynb #8270df0a
+# %% ../nbs/03c_recent.ipynb #347547b7
 def only(test, # function of a parameter that says whether
          cb): # this optimizer callback is called for it
     "`cb` for some parameters, and nothing for the others"
@@ -135,7 +135,7 @@ def is_matrix(p): # parameter
     "Has it rows and columns? Filters of a convolution count: each filter is a row"
     return p.ndim >= 2
 
-def muon_step(p, lr, mom, grad_avg, **kwargs): # state of `average_grad`, damped
+def muon_step(p, lr, mom, grad_avg, **kwargs): # state of `average_grad`, dampened
     "A step along the orthogonalised average, with Nesterov's look ahead"
     u = orthogonal(p.grad.data.lerp(grad_avg, mom).flatten(1))
     rows, cols = u.shape

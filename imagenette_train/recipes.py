@@ -82,9 +82,9 @@ qhadam_step.defaults = dict(nu1=0.7, nu2=1., eps=1e-8)
 
 QHAdam = partial(adam_like(qhadam_step), mom=0.999, sqr_mom=0.999, eps=1e-8)
 
-# %% ../nbs/03a_recipes.ipynb #b95ccca3
+# %% ../nbs/03a_recipes.ipynb #2e2f69f4
 def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs): # as `average_sqr_grad`, after `average_grad`
-    "Keeps `sqr_avg`, the damped average of `(grad - grad_avg)**2`, to which `eps` is added at each step"
+    "Keeps `sqr_avg`, the dampened average of `(grad - grad_avg)**2`, to which `eps` is added at each step"
     if sqr_avg is None: sqr_avg = torch.zeros_like(p.grad.data)
     diff = p.grad.data - grad_avg
     return {'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(diff, diff, value=1-sqr_mom).add_(eps)}

@@ -33,7 +33,7 @@ def rms_prop_step(p, # parameter, any shape
     p.data.addcdiv_(p.grad.data if grad_avg is None else grad_avg, sqr_avg.sqrt().add_(eps), value=-lr)
 rms_prop_step.defaults = dict(eps=1e-8)
 
-# %% ../nbs/02_rmsprop.ipynb #05e23724
+# %% ../nbs/02_rmsprop.ipynb #0c088e31
 def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             lr, # learning rate
             mom=0., # momentum; 0 leaves `average_grad` out
@@ -42,7 +42,7 @@ def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             wd=0., # weight decay
             decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
             fused=False): # one compiled kernel (notebook 03b)?
-    "RMSProp (Hinton, 2012) with a damped average of the squares, with momentum if `mom` is not 0"
+    "RMSProp (Hinton, 2012) with a dampened average of the squares, with momentum if `mom` is not 0"
     avg = [] if mom == 0 else [average_grad]
     cbs = [weight_decay if decouple_wd else l2_reg, *avg, partial(average_sqr_grad, dampening=True), rms_prop_step]
     return Optimizer(params, cbs, fused, lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd, **(dict(mom=mom) if avg else {}))

@@ -32,7 +32,7 @@ class GradientClip(Callback):
         if self.max_value is not None: nn.utils.clip_grad_value_(ps, self.max_value)
         self.norms.append(nn.utils.clip_grad_norm_(ps, float('inf') if self.max_norm is None else self.max_norm).detach())
 
-# %% ../nbs/04g_tricks.ipynb #f0af86f3
+# %% ../nbs/04g_tricks.ipynb #5479386e
 class GradientAccumulation(Callback):
     "Steps only when `n_acc` items were seen, and at the end of an epoch"
     run_valid, run_before = False, MixedPrecision
@@ -43,7 +43,7 @@ class GradientAccumulation(Callback):
     def begin_train(self): self.count, self.true_loss = 0, None
 
     def before_backward(self):
-        n = batch_size(self.xb)
+        n = getattr(self.learn, 'n_items', None) or batch_size(self.xb) # of all processes, if there are several
         if self.count == 0: self.first = n
         self.count += n
         self.true_loss = self.loss

@@ -76,7 +76,7 @@ class ReduceLROnPlateau(Tracker):
         self.opt.set_hypers(lr=[max(self.min_lr, h['lr']*self.factor) for h in self.opt.hypers])
         self.waited = 0
 
-# %% ../nbs/04h_watch.ipynb #61bd5f1d
+# %% ../nbs/04h_watch.ipynb #cc8e6530
 class CSVLogger(Callback):
     "Writes the Recorder's table to a file, row by row"
     run_after = Recorder
@@ -85,11 +85,13 @@ class CSVLogger(Callback):
                  append=False): # add to a file that is there (else start anew)?
         self.path, self.append, self.file = Path(file), append, None
     def begin_fit(self):
+        if not first_process(): return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         head = not (self.append and self.path.exists())
         self.file = self.path.open('a' if self.append else 'w', newline='', encoding='utf-8')
         if head: self._write(self.recorder.metric_names)
-    def after_epoch(self): self._write(['' if o is None else o for o in self.recorder.row])
+    def after_epoch(self):
+        if self.file is not None: self._write(['' if o is None else o for o in self.recorder.row])
     def cleanup_fit(self):
         if self.file is not None: self.file.close()
         self.file = None
@@ -104,15 +106,17 @@ class TensorBoardLogger(Callback):
                  every=1): # write every so many training batches
         self.log_dir, self.every, self.writer = log_dir, every, None
     def begin_fit(self):
+        if not first_process(): return
         try: from torch.utils.tensorboard import SummaryWriter
         except ImportError: raise ImportError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from None
         self.writer = SummaryWriter(self.log_dir)
     def after_batch(self):
-        if not self.training or self.train_iter % self.every: return
+        if self.writer is None or not self.training or self.train_iter % self.every: return
         self.writer.add_scalar('train/loss', float(self.loss), self.train_iter)
         for k,v in self.opt.hypers[-1].items():
             if isinstance(v, (int, float)): self.writer.add_scalar(f'hyper/{k}', v, self.train_iter)
     def after_epoch(self):
+        if self.writer is None: return
         for k,v in zip(self.recorder.metric_names[1:-1], self.recorder.values[-1]):
             if v is not None: self.writer.add_scalar(f'epoch/{k}', v, self.epoch+1)
     def cleanup_fit(self):
