@@ -173,16 +173,26 @@ def plot_schedules(results): # results of several runs
     fig.tight_layout()
     return fig
 
-# %% ../nbs/05_baseline.ipynb #e6219cdb
+# %% ../nbs/05_baseline.ipynb #dfcdb457
 def load_results(out): # folder that `reproduce` wrote
     "The raw results in folder `out`, in the order of the chapter and of the seeds"
     found = [json.loads(p.read_text(encoding='utf-8')) for p in Path(out).glob('*-seed*.json')]
+    found = [o for o in found if isinstance(o, dict) and o.get('settings', {}).get('run') in runs] # other files are somebody else's
     return sorted(found, key=lambda o: (list(runs).index(o['settings']['run']), o['settings']['seed']))
+
+def _of_one_kind(results, out):
+    "Those results that were made like the newest one; says which are left out"
+    kind = lambda o: {k: o['settings'][k] for k in ('profile', 'device', 'data')}
+    newest = kind(max(results, key=lambda o: o['environment']['date']))
+    left = [f"{o['settings']['run']}-seed{o['settings']['seed']} ({o['settings']['profile']['name']}, {o['settings']['data']['copy']})" for o in results if kind(o) != newest]
+    if left: print(f"Not in the tables, since made with other settings: {', '.join(left)}. Give each profile and each set of pictures a folder of its own (out=...)\n")
+    return [o for o in results if kind(o) == newest]
 
 def report(out): # folder with raw results
     "Write the tables (Markdown) and the pictures of the raw results in folder `out`; gives the comparison as text"
     results = load_results(out)
     if not results: raise FileNotFoundError(f"{out} holds no raw results (*-seed*.json): run `imagenette-train reproduce` first")
+    results = _of_one_kind(results, out)
     first, env = results[0]['settings'], results[0]['environment']
     head = (f"Profile {first['profile']['name']}: {first['profile']['arch']}, {first['profile']['size']} px, batches of {first['profile']['bs']}, "
             f"{first['profile']['n_epoch']} epochs, {results[0]['precision']}. Pictures: {first['data']['copy']}, {first['data']['n_train']} to train on, "

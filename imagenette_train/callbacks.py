@@ -364,12 +364,25 @@ def one_batch(self:Learner, b): # what the loader yields: a tuple whose last ent
     except CancelBatchException: self('after_cancel_batch')
     self('after_batch')
 
-# %% ../nbs/04_callbacks.ipynb #0e2bbf98
+# %% ../nbs/04_callbacks.ipynb #9a9a67f5
 @patch
 def all_batches(self:Learner):
     "`one_batch` for each batch of `dl`"
     self.n_iter = len(self.dl)
-    for self.iter,b in enumerate(self.dl, getattr(self.dl, 'start', 0)): self.one_batch(b)
+    for self.iter,b in enumerate(self._drawn(), getattr(self.dl, 'start', 0)): self.one_batch(b)
+
+@patch
+def _drawn(self:Learner):
+    "The batches of `dl`; an error while one is drawn says which"
+    batches, n = iter(self.dl), 0
+    while True:
+        try: b = next(batches)
+        except StopIteration: return
+        except Exception as e:
+            _note(e, f"(while drawing batch {n} of the {'training' if self.training else 'validation'} set)")
+            raise
+        yield b
+        n += 1
 
 @patch
 def _part(self:Learner, begin, work, cancel, after_cancel, after):

@@ -99,7 +99,7 @@ def all_params(self:Optimizer,
         for p in pg:
             if not with_grad or p.grad is not None: yield p, pg, self.state[p], hyper
 
-# %% ../nbs/00_optimizer.ipynb #3edda1d2
+# %% ../nbs/00_optimizer.ipynb #46122296
 @patch
 def zero_grad(self:Optimizer,
               set_to_none=False): # drop the gradients instead of filling them with zeros?
@@ -109,6 +109,11 @@ def zero_grad(self:Optimizer,
         else:
             if p.grad.grad_fn is not None: p.grad.detach_()
             p.grad.zero_()
+
+def _no_hooks(self, *args, **kwargs):
+    raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer callback (cbs=[...]), what is to happen around it "
+                              "a method before_step or after_step of a Learner's callback")
+Optimizer.register_step_pre_hook = Optimizer.register_step_post_hook = _no_hooks
 
 # %% ../nbs/00_optimizer.ipynb #82918ace
 @patch

@@ -43,7 +43,7 @@ def cache_dir():
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
     return Path(own).expanduser() if own else base/'imagenette_train'
 
-# %% ../nbs/04d_pictures.ipynb #c63111ce
+# %% ../nbs/04d_pictures.ipynb #a57ae87a
 _suffixes = {'.jpeg', '.jpg', '.png'}
 
 def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
@@ -52,8 +52,8 @@ def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS
     for split in ('train', 'val'):
         d = Path(path)/split
         if not d.is_dir(): raise FileNotFoundError(f"{path} holds no folder {split!r}: expected {split}/CLASS/*.JPEG, as in Imagenette's archive")
-        found[split] = {c.name: sorted(f.name for f in os.scandir(c) if Path(f.name).suffix.lower() in _suffixes)
-                        for c in sorted(d.iterdir()) if c.is_dir()}
+        found[split] = {c.name: sorted(f.name for f in os.scandir(c) if Path(f.name).suffix.lower() in _suffixes and not f.name.startswith('.'))
+                        for c in sorted(d.iterdir()) if c.is_dir() and not c.name.startswith('.')}
     return found
 
 # %% ../nbs/04d_pictures.ipynb #75ad1dee
@@ -69,8 +69,15 @@ def check_counts(path, # folder that was listed
     if wrong: raise ValueError(f"{path} is not a whole copy:\n  " + '\n  '.join(wrong[:12]) + ('\n  ...' if len(wrong) > 12 else '') +
                                "\nUnpack the archive again, or give another folder; for pictures of your own, give PictureFolder(path, 'given', check=False).")
 
-# %% ../nbs/04d_pictures.ipynb #11ca58d0
+# %% ../nbs/04d_pictures.ipynb #3fa0c6e8
 _full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)} # how a full disk is reported
+
+def _part_folder(dest):
+    "A new empty folder beside `dest`, whose name says that it is not complete"
+    part = Path(tempfile.mkdtemp(dir=dest.parent, prefix=dest.name, suffix='.part'))
+    mask = os.umask(0); os.umask(mask)
+    part.chmod(0o777 & ~mask)
+    return part
 
 def download_pictures(url, # one of `URLs`
                       dest=None, # folder to put it in; None: `cache_dir()`
@@ -82,14 +89,14 @@ def download_pictures(url, # one of `URLs`
     final = dest/Path(url).stem
     if final.is_dir(): return final
     dest.mkdir(parents=True, exist_ok=True)
-    part = dest/f'{Path(url).stem}.part'
-    shutil.rmtree(part, ignore_errors=True)
+    if url not in _sizes: raise ValueError(f"{url!r} is none of URLs; pictures of your own are given as data=...")
+    part = _part_folder(final)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)
     try:
         Imagenette(part, size=_sizes[url], download=True)
         check_counts(part/final.name, list_pictures(part/final.name), want)
-        os.replace(part/final.name, final)
+        if not final.is_dir(): os.replace(part/final.name, final) # another process may have been faster
     finally:
         socket.setdefaulttimeout(before)
         shutil.rmtree(part, ignore_errors=True)
@@ -129,7 +136,7 @@ def generated_counts(n_train, n_valid): # pictures a class
     "How many pictures of each generated class there are, as `imagenette_counts`"
     return dict(train=dict.fromkeys(generated_classes, n_train), val=dict.fromkeys(generated_classes, n_valid))
 
-# %% ../nbs/04d_pictures.ipynb #42b8a2e3
+# %% ../nbs/04d_pictures.ipynb #b474e7ad
 def generate_pictures(dest, # folder to make; nothing is done if it is there and complete
                       n_train=400, # training pictures a class
                       n_valid=100, # validation pictures a class
@@ -142,8 +149,8 @@ def generate_pictures(dest, # folder to make; nothing is done if it is there and
     mark = dest/'generated.json'
     if mark.is_file() and json.loads(mark.read_text()) == made: return dest
     if dest.exists() and not mark.is_file(): raise FileExistsError(f"{dest} exists and holds no generated pictures: give another folder")
-    part = dest.with_name(dest.name + '.part')
-    shutil.rmtree(part, ignore_errors=True)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_folder(dest)
     bar = progress_bar(total=10*(n_train+n_valid), desc='drawing pictures', unit='picture')
     try:
         for s,(split,n) in enumerate(dict(train=n_train, val=n_valid).items()):
@@ -153,6 +160,7 @@ def generate_pictures(dest, # folder to make; nothing is done if it is there and
                     Image.fromarray(_draw(k, np.random.default_rng([seed, s, k, i]), size)).save(part/split/c/f'{c}_{i:04d}.JPEG', quality=85)
                     bar.update()
         (part/'generated.json').write_text(json.dumps(made))
+        if mark.is_file() and json.loads(mark.read_text()) == made: return dest # another process was faster
         shutil.rmtree(dest, ignore_errors=True)
         os.replace(part, dest)
     finally:
@@ -160,7 +168,7 @@ def generate_pictures(dest, # folder to make; nothing is done if it is there and
         shutil.rmtree(part, ignore_errors=True)
     return dest
 
-# %% ../nbs/04d_pictures.ipynb #fb7a2b16
+# %% ../nbs/04d_pictures.ipynb #77507fd9
 class PictureFolder:
     "A folder of pictures, what kind of copy it is, and what was found in it"
     def __init__(self,
@@ -187,7 +195,8 @@ class PictureFolder:
     def files(self,
               n_per_class=None): # take only the first so many of each class, a pair (train, val); None: all
         "Lists of `(path, class number)` for train and for val"
-        ns = n_per_class or (None, None)
+        ns = (None, None) if n_per_class is None else tuple(n_per_class) if isinstance(n_per_class, (tuple, list)) else ()
+        if len(ns) != 2 or not all(n is None or n >= 1 for n in ns): raise ValueError(f"n_per_class={n_per_class!r}: give a pair, how many pictures of each class to train and to validate on, such as (600, 200)")
         return [[(self.path/s/c/f, k) for k,c in enumerate(self.classes) for f in self.found[s][c][:n]] for s,n in zip(('train', 'val'), ns)]
 
 # %% ../nbs/04d_pictures.ipynb #05a5efbe
@@ -246,7 +255,7 @@ class Pictures:
         self.data = self.data.to(device)
         return self
 
-# %% ../nbs/04d_pictures.ipynb #ceac8e34
+# %% ../nbs/04d_pictures.ipynb #f636e59d
 def _write_pictures(out, files, short, bar):
     "Decode `files` on all cores and write their bytes to the open file `out`; gives their sizes"
     sizes = []
@@ -265,7 +274,7 @@ def decode_pictures(files, # list of `(path, class number)`
     key = hashlib.sha256(json.dumps([short, stats]).encode()).hexdigest()[:20]
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
-    if not (idx.is_file() and raw.is_file()):
+    if not (idx.is_file() and raw.is_file()) or raw.stat().st_size != sum(3*h*w for h,w in json.loads(idx.read_text())['sizes']): # not there, or cut short
         d.mkdir(parents=True, exist_ok=True)
         fd, part = tempfile.mkstemp(dir=d, suffix='.part')
         bar = progress_bar(total=len(files), desc=f'decoding to {short} px', unit='picture')
@@ -346,7 +355,7 @@ def apply_light(xb, # (n, 3, h, w), from 0 to 1
     b,c = (o.to(xb.device)[:,None,None,None] for o in (b, c))
     return xb.logit_(eps=1/512).mul_(c).add_(b).sigmoid_()
 
-# %% ../nbs/04d_pictures.ipynb #f6ae6ca3
+# %% ../nbs/04d_pictures.ipynb #95f6e83a
 def resize(xb, # (n, c, h, w), uint8
            size): # pixels a side of the result
     "Pictures `xb` at another size, antialiased"
@@ -365,6 +374,9 @@ class Augment:
                  warp=0.2, # largest perspective
                  max_lighting=0.2, # largest change of brightness and contrast
                  p=0.75): # share of pictures that each of the last four is applied to
+        if not 0 < min_scale <= 1: raise ValueError(f"min_scale={min_scale} must be above 0 and at most 1")
+        if zoom < 1: raise ValueError(f"zoom={zoom} must be 1 (none) or more")
+        if not 0 <= max_lighting < 1: raise ValueError(f"max_lighting={max_lighting} must be at least 0 and below 1")
         self.size, self.min_scale, self.flip, self.geo = size, min_scale, flip, dict(rotate=rotate, zoom=zoom, warp=warp)
         self.moves, self.max_lighting, self.p = bool(rotate or warp or zoom > 1), max_lighting, p
 

@@ -18,7 +18,7 @@ def to_float(o): # tensor, or tuple, list or dict of such
     if isinstance(o, torch.Tensor): return o.float() if o.is_floating_point() else o
     return map_batch(to_float, o)
 
-# %% ../nbs/04c_precision.ipynb #55c1c97e
+# %% ../nbs/04c_precision.ipynb #10a0cf22
 class MixedPrecision(Callback):
     "The forward pass in half precision, weights and loss in float32 (Micikevicius et al., 2018)"
     run_after, order = TrainEvalCallback, -10
@@ -28,7 +28,7 @@ class MixedPrecision(Callback):
         self.dtype, self.init_scale, self.scaler, self.context, self.scaled_loss = dtype, init_scale, None, None, None
 
     def begin_fit(self):
-        self.skipped = 0
+        self.skipped, self.kept = 0, False
         if self.dtype == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.init_scale)
             params = [dict(params=[p for p,*_ in self.opt.all_params()])]
@@ -44,6 +44,9 @@ class MixedPrecision(Callback):
 
     def before_backward(self):
         if self.scaler is None: return
+        if self.kept: # a callback cancelled the step, and the gradients, already unscaled, are to be added to
+            for p,*_ in self.opt.all_params(with_grad=True): p.grad.mul_(self.scaler.get_scale())
+            self.kept = False
         self.plain_loss = self.loss
         self.learn.loss = self.scaled_loss = self.scaler.scale(self.loss)
 
@@ -53,10 +56,13 @@ class MixedPrecision(Callback):
         self.scaler.unscale_(self.ours)
         self.scaler.step(self.ours)
         self.scaler.update()
+        self.kept = self.step_allowed
         if not self.step_allowed:
             self.skipped += 1
             self.opt.zero_grad(set_to_none=True)
             raise CancelBatchException
+
+    def after_step(self): self.kept = False
 
     def _allow_step(self): self.step_allowed = True
 

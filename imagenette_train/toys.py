@@ -11,9 +11,9 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 
-# %% ../nbs/00a_toys.ipynb #8e47db30
+# %% ../nbs/00a_toys.ipynb #84ae054c
 def narrow_valley(w, # two weights, shape (2,)
-           k=20.): # how much steeper it is across than along
+                  k=20.): # how much steeper it is across than along
     "The loss `(w[0]**2 + k*w[1]**2)/2`; its minimum is 0 at the origin"
     return (w[0]**2 + k*w[1]**2)/2
 

@@ -18,13 +18,13 @@ class AdaptiveConcatPool2d(nn.Module):
     "Average and maximum over all places, side by side: (n, c, h, w) -> (n, 2c, 1, 1)"
     def forward(self, x): return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1)
 
-# %% ../nbs/04e_vision.ipynb #2fd173d5
+# %% ../nbs/04e_vision.ipynb #f0d68f54
 def create_body(arch, # function that makes a torchvision ResNet
                 pretrained=False): # with the weights trained on ImageNet (a download)?
     "All layers of `arch` up to its last convolution"
     net = arch(weights='DEFAULT' if pretrained else None)
     layers = list(net.children())
-    if not isinstance(layers[-1], nn.Linear): raise TypeError(f"{getattr(arch, '__name__', arch)} does not end in pooling and a linear layer, as a ResNet does: build the model yourself and give it to Learner")
+    if len(layers) < 3 or not isinstance(layers[-1], nn.Linear) or not isinstance(layers[-2], nn.AdaptiveAvgPool2d): raise TypeError(f"{getattr(arch, '__name__', arch)} does not end in pooling and a linear layer, as a ResNet does: build the model yourself and give it to Learner")
     return nn.Sequential(*layers[:-2])
 
 def create_head(nf, # channels of the body's output
