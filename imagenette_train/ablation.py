@@ -43,16 +43,15 @@ tricks = dict(
     fused      = Trick('fused optimizer', 'learn.opt_func = partial(Adam, fused=True)', lambda learn: _opt(learn, partial(Adam, fused=True))),
     fp32       = Trick('float32', 'learn.to_fp32()', lambda learn: learn.to_fp32()))
 
-# %% ../nbs/05b_ablation.ipynb #18beb2b1
+# %% ../nbs/05b_ablation.ipynb #2dacf43d
 def load_ablation(out): # folder that `ablation` wrote
     "The raw results in folder `out`, in the order of `tricks` and of the seeds"
     found = [json.loads(p.read_text(encoding='utf-8')) for p in Path(out).glob('*-seed*.json')]
     return sorted(found, key=lambda o: (list(tricks).index(o['settings']['trick']), o['settings']['seed']))
 
 def ablation_table(results): # of `ablation`
-    "Accuracy after the last epoch with each trick; how much it changes, seed by seed; and the time of the training over that without it"
+    "Accuracy and loss after the last epoch with each trick, and how much the accuracy changes, seed by seed"
     last = {(o['settings']['trick'], o['settings']['seed']): o['epochs'][-1] for o in results}
-    secs = {(o['settings']['trick'], o['settings']['seed']): o['seconds'] for o in results}
     rows = []
     for k,t in tricks.items():
         seeds = sorted(s for name,s in last if name == k)
@@ -60,8 +59,8 @@ def ablation_table(results): # of `ablation`
         pairs = [s for s in seeds if ('none', s) in last] # with and without, from the same weights
         change = [last[k,s]['accuracy'] - last['none',s]['accuracy'] for s in pairs]
         rows.append([t.title, f'`{t.call}`' if t.call else '', len(seeds), mean_spread(last[k,s]['accuracy'] for s in seeds), mean_spread(last[k,s]['valid_loss'] for s in seeds),
-                     ', '.join(f'{c:+.3f}' for c in change) if k != 'none' else '', mean_spread((secs[k,s]/secs['none',s] for s in pairs), 2) if pairs and k != 'none' else ''])
-    return markdown(rows, ['', 'change', 'seeds', 'accuracy', 'valid_loss', 'accuracy, change by seed', 'time, ratio'])
+                     ', '.join(f'{c:+.3f}' for c in change) if k != 'none' else ''])
+    return markdown(rows, ['', 'change', 'seeds', 'accuracy', 'valid_loss', 'accuracy, change by seed'])
 
 def ablation(data=None, # folder of pictures; None: found as `find_pictures` says
              profile='quick', # name of a profile

@@ -364,7 +364,7 @@ def one_batch(self:Learner, b): # what the loader yields: a tuple whose last ent
     except CancelBatchException: self('after_cancel_batch')
     self('after_batch')
 
-# %% ../nbs/04_callbacks.ipynb #9a9a67f5
+# %% ../nbs/04_callbacks.ipynb #ec0a8d47
 @patch
 def all_batches(self:Learner):
     "`one_batch` for each batch of `dl`"
@@ -379,7 +379,8 @@ def _drawn(self:Learner):
         try: b = next(batches)
         except StopIteration: return
         except Exception as e:
-            _note(e, f"(while drawing batch {n} of the {'training' if self.training else 'validation'} set)")
+            died = "a process that loads data has died (killed, out of memory?) " if isinstance(e, (ConnectionError, EOFError)) else ''
+            _note(e, f"({died}while drawing batch {n} of the {'training' if self.training else 'validation'} set)")
             raise
         yield b
         n += 1

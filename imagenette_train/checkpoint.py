@@ -77,7 +77,7 @@ def load_plain(file, # path
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f"{file} is no checkpoint, or is damaged ({type(e).__name__}); nothing of it was executed") from None
 
-# %% ../nbs/04i_checkpoint.ipynb #06e3c96c
+# %% ../nbs/04i_checkpoint.ipynb #58cac895
 class _Rest:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
     def __init__(self, dl, start, epoch_random, generators, now):
@@ -123,19 +123,23 @@ class Checkpoint(Callback):
     def write(self, epoch, it):
         "Write the checkpoint: training goes on at batch `it` of `epoch`"
         if not first_process(): return
-        learn, others = self.learn, [cb for cb in self.cbs if cb is not self]
+        learn, others = self.learn, self._others()
         save_whole(dict(
             model=learn.model.state_dict(), opt=learn.opt.state_dict(), flags=[p.requires_grad for p in learn.model.parameters()],
             grads=[p.grad for p in learn.model.parameters()], n_epoch=learn.n_epoch, epoch=epoch, iter=it, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
             random=random_state(), epoch_random=self._epoch_random if it else None, generators=self._generators if it else [],
             callbacks=[callback_state(cb) for cb in others]), self.file)
 
+    def _others(self):
+        "The callbacks whose memory is kept"
+        return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'remembers', True)]
+
     def _remember(self, sd):
-        for cb,state in zip([cb for cb in self.cbs if cb is not self], sd['callbacks']): set_callback_state(cb, state)
+        for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
 
     def restore(self):
         "Take everything over from the file; nothing is changed if it is another training's"
-        sd, learn, others = load_plain(self.file, self.device), self.learn, [cb for cb in self.cbs if cb is not self]
+        sd, learn, others = load_plain(self.file, self.device), self.learn, self._others()
         if not isinstance(sd, dict) or 'callbacks' not in sd: raise ValueError(f"{self.file} is no checkpoint of a training; a file of Learner.save is read by Learner.load")
         if sd['n_epoch'] != learn.n_epoch: raise ValueError(f"{self.file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not {learn.n_epoch}: its schedule would not fit. Give the same number, or train without resume=True")
         kinds, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in others]

@@ -76,7 +76,7 @@ def _cut(b, part):
     if isinstance(b, torch.Tensor): return b[part]
     return map_batch(lambda o: _cut(o, part), b)
 
-# %% ../nbs/04j_distributed.ipynb #9ba1f284
+# %% ../nbs/04j_distributed.ipynb #04da4692
 class _Replica(DistributedDataParallel):
     "The model whose backward pass averages gradients; in all else it looks like the model"
     def __getattr__(self, k):
@@ -88,6 +88,7 @@ class _Replica(DistributedDataParallel):
 class Distributed(Callback):
     "Trains in several processes at once, each on its share of every batch"
     order = -1000 # before all others
+    remembers = False # a checkpoint of several processes is one of a single process, too
     def __init__(self, **kwargs): # of `DistributedDataParallel`, such as `find_unused_parameters`
         self.kwargs, self.bare, self.replica, self.share = kwargs, None, None, None
 
