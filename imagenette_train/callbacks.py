@@ -9,10 +9,11 @@ __all__ = ['event', 'CancelValidateException', 'target_names', 'Callback', 'Canc
            'accuracy', 'Smooth', 'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row',
            'TerminateOnNaNCallback', 'ModelResetter', 'RNNRegularizer']
 
-# %% ../nbs/04_callbacks.ipynb #dd15e116
+# %% ../nbs/04_callbacks.ipynb #d6a1047b
 import copy, difflib, os, tempfile, time, warnings
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -67,7 +68,7 @@ def _check_events(cls):
             raise AttributeError(f"{cls.__name__}.{name} is named like an event, and there is none of that name. "
                                  f"Did you mean {near[0]!r}? (start a helper's name with an underscore)")
 
-# %% ../nbs/04_callbacks.ipynb #e36ae268
+# %% ../nbs/04_callbacks.ipynb #928e7e90
 class Callback:
     "Code that the training loop calls at the events that it has methods for"
     run_before, run_after = (), () # classes (or one class) of callbacks that this one must run before, or after
@@ -85,6 +86,7 @@ class Callback:
     def __getattr__(self, k):
         if k.startswith('__'): raise AttributeError(f"{self.name} has no attribute {k!r}")
         if 'learn' not in self.__dict__: raise AttributeError(f"{self.name} has no attribute {k!r}, and it was not given to a Learner yet")
+        if isinstance(own := getattr(type(self), k, None), property): return own.fget(self) # it failed: its own error says more than ours
         try: return getattr(self.learn, k)
         except AttributeError: raise AttributeError(f"neither {self.name} nor its Learner has an attribute {k!r}") from None
 
@@ -194,8 +196,10 @@ def set_seed(s): # any whole number
     import random, numpy as np
     random.seed(s); np.random.seed(s % 2**32); torch.manual_seed(s)
 
-# %% ../nbs/04_callbacks.ipynb #ce8d663a
+# %% ../nbs/04_callbacks.ipynb #51d218c7
 def _first(o): return o[0] if len(o) == 1 else o
+
+def _listed(o): return [] if o is None else [o] if callable(o) or not hasattr(o, '__iter__') else list(o) # one or several, also from a generator
 
 def trainable_params(model): # any module
     "The parameters of `model` that require a gradient"
@@ -231,11 +235,12 @@ class Learner:
         self.dls, self.model, self.loss_func, self.opt_func = dls, model.to(device), loss_func, opt_func
         self.lr, self.wd, self.wd_bn_bias, self.train_bn = lr, wd, wd_bn_bias, train_bn
         self.moms, self.splitter, self.device = moms, splitter, torch.device(device)
-        self.metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [] if metrics is None else [metrics]
+        self.metrics = _listed(metrics)
         self.opt, self.training, self.logger = None, None, print
         self.n_epoch, self.epoch, self.start_epoch, self.n_iter, self.iter = 1, 0, 0, 0, 0
         self.cbs, self._handlers = [], {}
-        self.add_cbs([cls() for cls in self.default_cbs])
+        cbs = _listed(cbs)
+        self.add_cbs([cls() for cls in self.default_cbs if not any(isinstance(cb, cls) or cb is cls for cb in cbs)]) # one of your own takes the place of a default
         self.add_cbs(cbs)
 
     data = property(lambda self: self.dls, doc="The chapter's name for `dls`")
@@ -252,7 +257,7 @@ class Learner:
             _note(e, f"(raised by callback {type(f.__self__).__name__} in event {name})")
             raise
 
-# %% ../nbs/04_callbacks.ipynb #2e3b4494
+# %% ../nbs/04_callbacks.ipynb #56a5d73c
 def _note(e, note):
     "Add `note` to what exception `e` prints"
     if hasattr(e, 'add_note'): e.add_note(note)
@@ -267,8 +272,7 @@ def _arrange(self:Learner):
 @patch
 def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is made an instance
     "Add callbacks; all or, if their order is contradictory, none"
-    cbs = [] if cbs is None else list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
-    cbs = [cb() if isinstance(cb, type) else cb for cb in cbs]
+    cbs = [cb() if isinstance(cb, type) else cb for cb in _listed(cbs)]
     for cb in cbs:
         if not isinstance(cb, Callback): raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
         if any(cb is o for o in self.cbs): raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
@@ -417,7 +421,7 @@ def _epochs(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
         self._part('begin_epoch', self._epoch, CancelEpochException, 'after_cancel_epoch', 'after_epoch')
 
-# %% ../nbs/04_callbacks.ipynb #596f41e9
+# %% ../nbs/04_callbacks.ipynb #bfc35d77
 @patch
 def create_opt(self:Learner):
     "A new optimizer for the model's parameters, as `splitter` groups them"
@@ -429,11 +433,15 @@ def create_opt(self:Learner):
 
 @patch
 def _check_opt(self:Learner):
-    "An error if parameters of the model were replaced after the optimizer was made: they would not train"
+    "An error if parameters of the model were replaced after the optimizer was made, a warning if some were added: they would not train"
     held = {id(p) for p,*_ in self.opt.all_params()}
     new = [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
     if new and held - {id(p) for p in self.model.parameters()}:
         raise ValueError(f"the model's {', '.join(new[:3])}{', ...' if len(new) > 3 else ''} came after the optimizer was made, which still holds what they replaced: call learn.create_opt(), or fit(..., reset_opt=True)")
+    asked = {id(p) for g in self.splitter(self.model) for p in ([g] if isinstance(g, torch.Tensor) else g)}
+    if late := [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) in asked - held]:
+        warnings.warn(f"{', '.join(late[:3])}{', ...' if len(late) > 3 else ''} will not train: the optimizer was made before the model had it, or while it was frozen. "
+                      "Call learn.create_opt(), or fit(..., reset_opt=True)", stacklevel=3)
 
 @patch
 def _clean_up(self:Learner):
@@ -455,7 +463,7 @@ def fit(self:Learner,
         reset_opt=False, # start with a new optimizer?
         resume=False): # go on where the last `Checkpoint` was written (notebook 04i)?
     "Train for `n_epoch` epochs"
-    if not isinstance(n_epoch, int) or n_epoch < 0: raise ValueError(f"n_epoch={n_epoch!r}: give a whole number of epochs, 0 or more")
+    if not isinstance(n_epoch, Integral) or n_epoch < 0: raise ValueError(f"n_epoch={n_epoch!r}: give a whole number of epochs, 0 or more")
     if n_epoch and not len(self.dls.train): raise ValueError("the training loader has no batch: fewer pictures than the batch size, and the last partial batch dropped?")
     with self.added_cbs(cbs):
         if resume and not any(hasattr(type(cb), 'restore') for cb in self.cbs):
@@ -466,7 +474,7 @@ def fit(self:Learner,
         self.opt.set_hypers(lr=self.lr if lr is None else lr)
         self.opt.zero_grad(set_to_none=True) # an interrupted batch may have left some
         self._check_opt()
-        self.n_epoch, self.epoch, self.start_epoch, self.resume = n_epoch, 0, 0, resume
+        self.n_epoch, self.epoch, self.start_epoch, self.resume = int(n_epoch), 0, 0, resume
         try: self._part('begin_fit', self._epochs, CancelFitException, 'after_cancel_fit', 'after_fit')
         finally: self._clean_up()
     return self
@@ -495,7 +503,7 @@ def accuracy(pred, # (batch, classes), any real numbers
     "The fraction of `yb` that has the highest prediction"
     return (pred.argmax(dim=-1) == yb).float().mean()
 
-# %% ../nbs/04_callbacks.ipynb #122787f7
+# %% ../nbs/04_callbacks.ipynb #6ba32995
 class Smooth:
     "Debiased exponential moving average of 0-d tensors; `beta` 0.98 looks back about 50 values"
     def __init__(self, beta=0.98): # how much of the old average stays
@@ -505,7 +513,7 @@ class Smooth:
         self.avg = self.avg*self.beta + v*(1-self.beta)
         return self.value
     @property
-    def value(self): return self.avg / (1 - self.beta**self.n)
+    def value(self): return self.avg / (1 - self.beta**self.n) if self.n else float('nan')
     def state_dict(self): return dict(n=self.n, avg=self.avg)
     def load_state_dict(self, sd): self.n, self.avg = sd['n'], sd['avg']
 

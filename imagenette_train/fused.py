@@ -338,7 +338,7 @@ class _Lot:
         torch._foreach_copy_(self.ps, self.ps_in)
         if writes_grad: torch._foreach_copy_(grads, self.gs_in)
 
-# %% ../nbs/03b_fused.ipynb #bb979910
+# %% ../nbs/03b_fused.ipynb #e9670ff4
 class FusedStep:
     "Steps an `Optimizer` by compiled sweeps; everything is made ready before the first weight moves"
     sizes = dict(cpu=(2**15, 2**18)) # elements: from where a tensor is large, and the most in a lot
@@ -359,7 +359,7 @@ class FusedStep:
             lot.run(f, writes_grad)
             if new:
                 for state in lot.states: state.update(new)
-        for p,hyper in rest: self.opt._step_one(p, hyper)
+        for p,hyper in rest: self.opt._step_one(p, self.opt.state[p], hyper)
 
     def _fits(self, plan, ps, hyper):
         state = self.opt.state
@@ -448,7 +448,7 @@ def _with_last(k, sc, *ts): k(*ts, sc)
 def _in_pieces(prog, sc, *ts, size=2**18):
     for part in zip(*(t.split(size) for t in ts)): prog.tensors(*part, sc)
 
-# %% ../nbs/03b_fused.ipynb #f55044df
+# %% ../nbs/03b_fused.ipynb #b7a76976
 def fused_step(opt): # an `Optimizer`
     "One step by compiled sweeps; if the callbacks do not allow it, per parameter, with one warning that says why"
     engine = opt.__dict__.get('_engine')
@@ -458,4 +458,4 @@ def fused_step(opt): # an `Optimizer`
         except Untraceable as e:
             engine.why = str(e)
             warnings.warn(f"fused: {e}. This optimizer runs per parameter.")
-    for p,*_,hyper in opt.all_params(with_grad=True): opt._step_one(p, hyper)
+    for p,_,state,hyper in opt.all_params(with_grad=True): opt._step_one(p, state, hyper)

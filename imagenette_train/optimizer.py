@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['sgd_cb', 'cb_name', 'Optimizer', 'did_you_mean', 'weight_decay', 'l2_reg']
 
-# %% ../nbs/00_optimizer.ipynb #fb53d48a
+# %% ../nbs/00_optimizer.ipynb #267bbf5a
 import difflib, inspect, math
 from collections import defaultdict
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from functools import lru_cache, partial
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def _update(state, # what the optimizer remembers of one parameter, a dict
     state.update(new)
     return state
 
-# %% ../nbs/00_optimizer.ipynb #48dc8b1e
+# %% ../nbs/00_optimizer.ipynb #a14e742b
 def cb_name(cb): # optimizer callback: a function, a `partial` of one or a callable object
     "The name under which messages speak of an optimizer callback"
     return getattr(_inner(cb), '__name__', type(cb).__name__)
@@ -41,22 +41,24 @@ def _inner(cb):
     return cb
 
 @lru_cache(maxsize=512)
-def _cb_params(cb):
+def _signature(cb):
     "The arguments that `cb` takes by name, without the parameter itself and without `**kwargs`"
     ps = list(inspect.signature(cb).parameters.values())
     return {o.name: o for o in ps[1:] if o.kind in (o.POSITIONAL_OR_KEYWORD, o.KEYWORD_ONLY)}
+
+def _cb_params(cb): return _signature(cb) if isinstance(cb, Hashable) else _signature.__wrapped__(cb) # a plain dataclass cannot be cached
 
 def _cb_defaults(cb):
     "The defaults of hypers that `cb`, or the function in a `partial`, carries in its attribute `defaults`"
     inner = _cb_defaults(cb.func) if isinstance(cb, partial) else {}
     return {**inner, **getattr(cb, 'defaults', {})}
 
-# %% ../nbs/00_optimizer.ipynb #2f945fb6
+# %% ../nbs/00_optimizer.ipynb #1a07abc0
 def _param_groups(params):
     "`params` as a list of lists of tensors"
     if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
     params = list(params)
-    if not params: raise ValueError("the parameter list is empty: pass the parameters of a model that has some (a generator is used up after one pass)")
+    if not params: raise ValueError("the parameter list is empty: has the model parameters, and do any of them require a gradient? (And a generator is used up after one pass.)")
     if any(isinstance(o, dict) for o in params):
         raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper one value per group, as in lr=[1e-4, 1e-3]")
     if len({isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
@@ -115,15 +117,13 @@ def _no_hooks(self, *args, **kwargs):
                               "a method before_step or after_step of a Learner's callback")
 Optimizer.register_step_pre_hook = Optimizer.register_step_post_hook = _no_hooks
 
-# %% ../nbs/00_optimizer.ipynb #82918ace
+# %% ../nbs/00_optimizer.ipynb #c11d4142
 @patch
-def _step_one(self:Optimizer, p, hyper):
-    "Call every callback for parameter `p`"
-    state = self.state[p]
+def _step_one(self:Optimizer, p, state, hyper):
+    "Call every callback for parameter `p`, and write what they return into `state`"
     for k,v in state.items():
         if isinstance(v, torch.Tensor) and v.device != p.device: state[k] = v.to(p.device) # the model has moved
     for cb in self.cbs: state = _update(state, cb(p, **{**state, **hyper}))
-    self.state[p] = state
 
 @patch
 @torch.no_grad()
@@ -137,7 +137,7 @@ def step(self:Optimizer,
         from imagenette_train.fused import fused_step
         fused_step(self)
     else:
-        for p,*_,hyper in self.all_params(with_grad=True): self._step_one(p, hyper)
+        for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)
     return closure
 
 # %% ../nbs/00_optimizer.ipynb #8f85c65b
@@ -180,12 +180,13 @@ def _check_number(name, v):
     ok, says = _ranges.get(name, (lambda v: True, ''))
     if not ok(v): raise ValueError(f"{name}={v} must be {says}")
 
-# %% ../nbs/00_optimizer.ipynb #70d0b8ab
+# %% ../nbs/00_optimizer.ipynb #36c51c15
 @patch
 def set_hypers(self:Optimizer, **hypers):
     "Set several hypers at once, all or (if one is wrong) none; see `set_hyper`"
     known, new = self.known_hypers(), {}
     for name,v in hypers.items():
+        if any(name in _keeps(cb) for cb in self.cbs): raise TypeError(f"{name!r} is no hyper but a state, which a callback keeps for each parameter: see opt.state[p]")
         if name not in known:
             raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{did_you_mean(name, known)} "
                             f"It takes: {', '.join(sorted(known))}")
@@ -274,7 +275,7 @@ def unfreeze(self:Optimizer):
     "Train every parameter group"
     self.freeze_to(0)
 
-# %% ../nbs/00_optimizer.ipynb #3bedca76
+# %% ../nbs/00_optimizer.ipynb #09770ef2
 @patch
 def clear_state(self:Optimizer):
     "Forget all statistics; the flags `do_wd` and `force_train` stay"
@@ -284,9 +285,9 @@ def clear_state(self:Optimizer):
 def state_dict(self:Optimizer):
     "State of every parameter, in order, and the hypers of every group; tensors are shared, not copied"
     return dict(state=[dict(state) for *_,state,_ in self.all_params()], hypers=[dict(h) for h in self.hypers],
-                shapes=[[tuple(p.shape) for p in pg] for pg in self.param_lists])
+                shapes=[[tuple(p.shape) for p in pg] for pg in self.param_lists], cbs=[cb_name(cb) for cb in self.cbs])
 
-# %% ../nbs/00_optimizer.ipynb #f98ba8a3
+# %% ../nbs/00_optimizer.ipynb #2f65b8db
 def _check_state_dict(opt, sd):
     "An error unless state dict `sd` is one of this optimizer and of these parameters"
     if not isinstance(sd, dict) or not {'state', 'hypers', 'shapes'} <= set(sd):
@@ -297,6 +298,8 @@ def _check_state_dict(opt, sd):
     for i,(gs,ws) in enumerate(zip(got, want)):
         for j,(g,w) in enumerate(zip(gs, ws)):
             if g != w: raise ValueError(f"parameter {j} of group {i} has shape {w}, but the state dict was saved for shape {g}: another model?")
+    if (theirs := sd.get('cbs', mine := [cb_name(cb) for cb in opt.cbs])) != mine:
+        raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is {' + '.join(mine)}: another optimizer?")
     unknown = {k for h in sd['hypers'] for k in h} - opt.known_hypers()
     if unknown: raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} of the state dict: another optimizer?")
 

@@ -161,7 +161,7 @@ cautious_adam_step.defaults = dict(eps=1e-5)
 CautiousAdam = adam_like(cautious_adam_step)
 CautiousAdam.__name__, CautiousAdam.__doc__ = 'CautiousAdam', "Adam that lets weights wait whose gradient disagrees (Liang et al., 2024)"
 
-# %% ../nbs/03a_recipes.ipynb #5c9a9747
+# %% ../nbs/03a_recipes.ipynb #9f74d4f3
 def keep_slow(p, slow=None, **kwargs): # state `slow`: the slow weights, shape of `p`
     "Keeps `slow`, a copy of the weights before the first step"
     if slow is None: return {'slow': p.data.clone()}
@@ -176,8 +176,11 @@ def Lookahead(opt, # any `Optimizer`
               k=6, # steps forward
               alpha=0.5): # how much of the way the slow weights go
     "Put Lookahead around an optimizer (Zhang et al., 2019)"
-    opt.cbs = [keep_slow, *opt.cbs, look_ahead]
-    opt.set_hypers(k=k, alpha=alpha)
+    inner, opt.cbs = opt.cbs, [keep_slow, *opt.cbs, look_ahead]
+    try: opt.set_hypers(k=k, alpha=alpha)
+    except BaseException:
+        opt.cbs = inner
+        raise
     return opt
 
 def Ranger(params, lr, **kwargs): # as `RAdam`

@@ -59,7 +59,7 @@ def combined_cos(pct_start, # share of the way up
     "Half a cosine from `start` to `middle`, another one to `end`"
     return combine_scheds([pct_start, 1-pct_start], [SchedCos(start, middle), SchedCos(middle, end)])
 
-# %% ../nbs/04b_schedule.ipynb #ae6944d4
+# %% ../nbs/04b_schedule.ipynb #fb1d1dca
 class ParamScheduler(Callback):
     "Sets hypers of the optimizer before each training batch, by schedules of `pct_train`"
     run_after, run_before = TrainEvalCallback, Recorder
@@ -74,7 +74,7 @@ class ParamScheduler(Callback):
     def after_batch(self):
         if self.training:
             for k in self.scheds: self.hps[k].append(self.opt.hypers[-1][k])
-    def after_fit(self):
+    def cleanup_fit(self): # after an interrupted fit as well
         if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
 # %% ../nbs/04b_schedule.ipynb #def420a0
@@ -157,7 +157,7 @@ def fine_tune(self:Learner,
     self.opt.unfreeze()
     return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
 
-# %% ../nbs/04b_schedule.ipynb #2a50978d
+# %% ../nbs/04b_schedule.ipynb #13422da2
 def _rewind(v, seen):
     "A function that gives `v`, the same object, with the content that it has now; `seen` holds what is not to be touched"
     if id(v) in seen or v is None or isinstance(v, (bool, int, float, str, bytes, type, nn.Module, torch.Generator)) or callable(v): return lambda: v
@@ -193,6 +193,7 @@ def _rewind(v, seen):
 def as_if_never(self:Learner):
     "Model, optimizer, callbacks and random numbers are afterwards as they were before"
     model = copy.deepcopy(self.model.state_dict()) # what there is now
+    buffers = [(b, b.clone()) for b in self.model.buffers()] # also those that no state dict holds
     opt = self.opt
     opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else None
     flags = [p.requires_grad for p in self.model.parameters()]
@@ -207,6 +208,8 @@ def as_if_never(self:Learner):
         finally: # and put everything back
             for g,state in zip(gens, gen_states): g.set_state(state)
             self.model.load_state_dict(model)
+            with torch.no_grad():
+                for b,old in buffers: b.copy_(old)
             for p,f in zip(self.model.parameters(), flags):
                 p.requires_grad_(f)
                 p.grad = None
@@ -224,7 +227,7 @@ def as_if_never(self:Learner):
             for k,v in mine.items():
                 setattr(self, k, v)
 
-# %% ../nbs/04b_schedule.ipynb #a4cc610b
+# %% ../nbs/04b_schedule.ipynb #80c4533e
 class LRFinder(ParamScheduler):
     "Raises the learning rate by equal factors, batch by batch, until the loss leaves its best value far behind"
     run_after = Recorder
@@ -242,7 +245,7 @@ class LRFinder(ParamScheduler):
         self.best = min(self.best, loss)
         if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it: raise CancelFitException
     def begin_validate(self): raise CancelValidException
-    def after_fit(self): pass
+    def cleanup_fit(self): pass # the Recorder keeps the hypers of the last real fit
 
 # %% ../nbs/04b_schedule.ipynb #31828468
 SuggestedLRs = namedtuple('SuggestedLRs', 'lr_min lr_steep')
