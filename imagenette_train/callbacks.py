@@ -421,7 +421,7 @@ def _epochs(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
         self._part('begin_epoch', self._epoch, CancelEpochException, 'after_cancel_epoch', 'after_epoch')
 
-# %% ../nbs/04_callbacks.ipynb #bfc35d77
+# %% ../nbs/04_callbacks.ipynb #d18ed836
 @patch
 def create_opt(self:Learner):
     "A new optimizer for the model's parameters, as `splitter` groups them"
@@ -444,15 +444,25 @@ def _check_opt(self:Learner):
                       "Call learn.create_opt(), or fit(..., reset_opt=True)", stacklevel=3)
 
 @patch
+@contextmanager
+def _cleaned_up(self:Learner):
+    "What is done inside, and then `cleanup_fit` for every callback; what fails there does not hide what failed before"
+    try: yield
+    except BaseException as e:
+        for o in self._clean_up(): _note(e, f"(and after that, {type(o).__name__}: {o})")
+        raise
+    for o in self._clean_up(): raise o
+
+@patch
 def _clean_up(self:Learner):
-    "`cleanup_fit` for every callback, last first, whatever the others do"
+    "`cleanup_fit` for every callback, last first, whatever the others do; the errors"
     errors = []
     for f in reversed(self._handlers.get('cleanup_fit', ())):
         try: f()
         except Exception as e:
             _note(e, f"(raised by callback {type(f.__self__).__name__} in event cleanup_fit)")
             errors.append(e)
-    if errors: raise errors[0]
+    return errors
 
 @patch
 def fit(self:Learner,
@@ -475,8 +485,7 @@ def fit(self:Learner,
         self.opt.zero_grad(set_to_none=True) # an interrupted batch may have left some
         self._check_opt()
         self.n_epoch, self.epoch, self.start_epoch, self.resume = int(n_epoch), 0, 0, resume
-        try: self._part('begin_fit', self._epochs, CancelFitException, 'after_cancel_fit', 'after_fit')
-        finally: self._clean_up()
+        with self._cleaned_up(): self._part('begin_fit', self._epochs, CancelFitException, 'after_cancel_fit', 'after_fit')
     return self
 
 # %% ../nbs/04_callbacks.ipynb #0d921bba
@@ -710,15 +719,14 @@ def load(self:Learner,
     self.model.load_state_dict(sd['model'])
     return self
 
-# %% ../nbs/04_callbacks.ipynb #f85a92df
+# %% ../nbs/04_callbacks.ipynb #bfcfe3af
 @patch
 def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
     with self.added_cbs(cbs):
-        try: self._validation(dl)
-        finally: self._clean_up()
+        with self._cleaned_up(): self._validation(dl)
     return self.recorder.figures()
 
 class _Gather(Callback):
@@ -738,8 +746,7 @@ def get_preds(self:Learner,
     try:
         self.remove_cbs(Recorder)
         self.add_cbs(gather)
-        try: self._validation(dl)
-        finally: self._clean_up()
+        with self._cleaned_up(): self._validation(dl)
     finally:
         self.cbs = before
         self._arrange()

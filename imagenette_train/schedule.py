@@ -59,12 +59,12 @@ def combined_cos(pct_start, # share of the way up
     "Half a cosine from `start` to `middle`, another one to `end`"
     return combine_scheds([pct_start, 1-pct_start], [SchedCos(start, middle), SchedCos(middle, end)])
 
-# %% ../nbs/04b_schedule.ipynb #fb1d1dca
+# %% ../nbs/04b_schedule.ipynb #38116180
 class ParamScheduler(Callback):
     "Sets hypers of the optimizer before each training batch, by schedules of `pct_train`"
     run_after, run_before = TrainEvalCallback, Recorder
     def __init__(self, scheds): # dict: name of a hyper -> function of 0..1 that gives its value (or a list, one per group)
-        self.scheds = scheds
+        self.scheds, self.hps = scheds, {}
     def begin_fit(self):
         self.hps = {k: [] for k in self.scheds}
         self.opt.set_hypers(**{k: f(0.) for k,f in self.scheds.items()})
@@ -75,7 +75,7 @@ class ParamScheduler(Callback):
         if self.training:
             for k in self.scheds: self.hps[k].append(self.opt.hypers[-1][k])
     def cleanup_fit(self): # after an interrupted fit as well
-        if hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
+        if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
 # %% ../nbs/04b_schedule.ipynb #def420a0
 def _with(sched, cbs): return [sched, *([] if cbs is None else cbs if isinstance(cbs, (list, tuple)) else [cbs])]

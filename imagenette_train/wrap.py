@@ -20,7 +20,7 @@ def torch_names(defaults): # the `defaults` of a torch.optim optimizer
     names = {k:v for k,v in names.items() if v[0] in defaults}
     return names | {k: (k, None) for k in defaults if k not in {v for v,_ in names.values()}}
 
-# %% ../nbs/03d_wrap.ipynb #f674d92c
+# %% ../nbs/03d_wrap.ipynb #05f59f01
 class OptimWrapper(Optimizer):
     "Any `torch.optim` optimizer in the place of an `Optimizer`"
     def __init__(self,
@@ -76,7 +76,7 @@ class OptimWrapper(Optimizer):
         return {**super().state_dict(), 'inner': inner}
 
     def load_state_dict(self, sd):
+        if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd: raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
         _check_state_dict(self, sd)
-        if 'inner' not in sd: raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
         super().load_state_dict(sd)
         self.inner, self._inner_state = None, sd['inner']
