@@ -43,11 +43,10 @@ tricks = dict(
     fused      = Trick('fused optimizer', 'learn.opt_func = partial(Adam, fused=True)', lambda learn: _opt(learn, partial(Adam, fused=True))),
     fp32       = Trick('float32', 'learn.to_fp32()', lambda learn: learn.to_fp32()))
 
-# %% ../nbs/05b_ablation.ipynb #2dacf43d
+# %% ../nbs/05b_ablation.ipynb #750a118e
 def load_ablation(out): # folder that `ablation` wrote
     "The raw results in folder `out`, in the order of `tricks` and of the seeds"
-    found = [json.loads(p.read_text(encoding='utf-8')) for p in Path(out).glob('*-seed*.json')]
-    return sorted(found, key=lambda o: (list(tricks).index(o['settings']['trick']), o['settings']['seed']))
+    return load_results(out, tricks, 'trick')
 
 def ablation_table(results): # of `ablation`
     "Accuracy and loss after the last epoch with each trick, and how much the accuracy changes, seed by seed"
@@ -98,6 +97,4 @@ def _train(trick, profile, dls, seed):
     trick.apply(learn)
     t0 = time.perf_counter()
     runs['adam'].fit(learn, profile.n_epoch)
-    rec = learn.recorder
-    return dict(epochs=[dict(epoch=i, train_loss=a, valid_loss=b, accuracy=c, seconds=s) for i,((a,b,c),s) in enumerate(zip(rec.values, rec.seconds))],
-                seconds=round(time.perf_counter()-t0, 2), precision=precision_name(learn))
+    return dict(epochs=epoch_rows(learn.recorder), seconds=round(time.perf_counter()-t0, 2), precision=precision_name(learn))

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['runs', 'chapter_runs', 'profiles', 'get_learner', 'Run', 'Profile', 'profile_data', 'profile_learner', 'data_copy',
-           'train_run', 'run_settings', 'epoch_table', 'compare_table', 'plot_runs', 'plot_schedules', 'load_results',
-           'report', 'run_lr_find', 'one_of', 'reproduce', 'main']
+           'epoch_rows', 'train_run', 'run_settings', 'epoch_table', 'compare_table', 'plot_runs', 'plot_schedules',
+           'load_results', 'report', 'run_lr_find', 'one_of', 'reproduce', 'main']
 
 # %% ../nbs/05_baseline.ipynb #a85360c7
 import json, os, sys, time
@@ -105,7 +105,11 @@ def data_copy(dls): # what `get_data` gave
     what = 'generated shapes, not Imagenette' if dls.folder.generated else 'Imagenette, squashed square copy' if square else 'Imagenette, sides in proportion'
     return dict(copy=what, n_train=len(pics[0]), n_valid=len(pics[1]))
 
-# %% ../nbs/05_baseline.ipynb #c77cd847
+# %% ../nbs/05_baseline.ipynb #f5e33a05
+def epoch_rows(rec): # the `Recorder` of a Learner with the one metric accuracy
+    "What is kept of each epoch: a dict"
+    return [dict(epoch=i, train_loss=a, valid_loss=b, accuracy=c, seconds=s) for i,((a,b,c),s) in enumerate(zip(rec.values, rec.seconds))]
+
 def train_run(run, # a `Run`
               profile, # a `Profile`
               dls, # what `profile_data` gave
@@ -116,8 +120,7 @@ def train_run(run, # a `Run`
     t0 = time.perf_counter()
     run.fit(learn, profile.n_epoch)
     rec = learn.recorder
-    epochs = [dict(epoch=i, train_loss=a, valid_loss=b, accuracy=c, seconds=s) for i,((a,b,c),s) in enumerate(zip(rec.values, rec.seconds))]
-    return dict(epochs=epochs, seconds=round(time.perf_counter()-t0, 2), losses=[round(o, 4) for o in rec.losses],
+    return dict(epochs=epoch_rows(rec), seconds=round(time.perf_counter()-t0, 2), losses=[round(o, 4) for o in rec.losses],
                 lrs=[float(f'{o:.5g}') for o in rec.lrs], moms=[float(f'{o:.5g}') for o in rec.hps.get('mom', ())], precision=precision_name(learn))
 
 def run_settings(name, profile, dls, seed, device):
@@ -173,12 +176,14 @@ def plot_schedules(results): # results of several runs
     fig.tight_layout()
     return fig
 
-# %% ../nbs/05_baseline.ipynb #dfcdb457
-def load_results(out): # folder that `reproduce` wrote
-    "The raw results in folder `out`, in the order of the chapter and of the seeds"
+# %% ../nbs/05_baseline.ipynb #8b0caf6b
+def load_results(out, # folder that `reproduce` wrote
+                 known=runs, # names, in the order of the table
+                 key='run'): # which of the settings is such a name
+    "The raw results in folder `out`, in the order of `known` and of the seeds"
     found = [json.loads(p.read_text(encoding='utf-8')) for p in Path(out).glob('*-seed*.json')]
-    found = [o for o in found if isinstance(o, dict) and o.get('settings', {}).get('run') in runs] # other files are somebody else's
-    return sorted(found, key=lambda o: (list(runs).index(o['settings']['run']), o['settings']['seed']))
+    found = [o for o in found if isinstance(o, dict) and o.get('settings', {}).get(key) in known] # other files are somebody else's
+    return sorted(found, key=lambda o: (list(known).index(o['settings'][key]), o['settings']['seed']))
 
 def _of_one_kind(results, out):
     "Those results that were made like the newest one; says which are left out"

@@ -7,7 +7,7 @@ __all__ = ['event', 'CancelValidateException', 'target_names', 'Callback', 'Canc
            'CancelValidException', 'CancelEpochException', 'CancelFitException', 'sort_cbs', 'DataLoaders', 'keep_rng',
            'first_process', 'set_seed', 'trainable_params', 'Learner', 'to_device', 'map_batch', 'TrainEvalCallback',
            'accuracy', 'Smooth', 'Recorder', 'fmt_time', 'metric_name', 'is_accumulator', 'batch_size', 'fmt_row',
-           'TerminateOnNaNCallback', 'ModelResetter', 'RNNRegularizer']
+           'TerminateOnNaNCallback', 'ModelResetter', 'RNNRegularizer', 'as_new_file', 'whole_file']
 
 # %% ../nbs/04_callbacks.ipynb #d6a1047b
 import copy, difflib, os, tempfile, time, warnings
@@ -257,7 +257,7 @@ class Learner:
             _note(e, f"(raised by callback {type(f.__self__).__name__} in event {name})")
             raise
 
-# %% ../nbs/04_callbacks.ipynb #56a5d73c
+# %% ../nbs/04_callbacks.ipynb #3516d473
 def _note(e, note):
     "Add `note` to what exception `e` prints"
     if hasattr(e, 'add_note'): e.add_note(note)
@@ -294,7 +294,7 @@ def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is
 @patch
 def remove_cbs(self:Learner, cbs): # callbacks, or classes of callbacks
     "Remove callbacks; a class removes all of its instances"
-    cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
+    cbs = _listed(cbs)
     gone = [o for o in self.cbs if any(isinstance(o, cb) if isinstance(cb, type) else o is cb for cb in cbs)]
     self.cbs = [o for o in self.cbs if not any(o is g for g in gone)]
     self._arrange()
@@ -421,7 +421,7 @@ def _epochs(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
         self._part('begin_epoch', self._epoch, CancelEpochException, 'after_cancel_epoch', 'after_epoch')
 
-# %% ../nbs/04_callbacks.ipynb #d18ed836
+# %% ../nbs/04_callbacks.ipynb #52c158d1
 @patch
 def create_opt(self:Learner):
     "A new optimizer for the model's parameters, as `splitter` groups them"
@@ -435,12 +435,13 @@ def create_opt(self:Learner):
 def _check_opt(self:Learner):
     "An error if parameters of the model were replaced after the optimizer was made, a warning if some were added: they would not train"
     held = {id(p) for p,*_ in self.opt.all_params()}
-    new = [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
+    new = {n: id(p) for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held}
+    say = lambda names: ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
     if new and held - {id(p) for p in self.model.parameters()}:
-        raise ValueError(f"the model's {', '.join(new[:3])}{', ...' if len(new) > 3 else ''} came after the optimizer was made, which still holds what they replaced: call learn.create_opt(), or fit(..., reset_opt=True)")
+        raise ValueError(f"the model's {say(list(new))} came after the optimizer was made, which still holds what they replaced: call learn.create_opt(), or fit(..., reset_opt=True)")
     asked = {id(p) for g in self.splitter(self.model) for p in ([g] if isinstance(g, torch.Tensor) else g)}
-    if late := [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) in asked - held]:
-        warnings.warn(f"{', '.join(late[:3])}{', ...' if len(late) > 3 else ''} will not train: the optimizer was made before the model had it, or while it was frozen. "
+    if late := [n for n,i in new.items() if i in asked]:
+        warnings.warn(f"{say(late)} will not train: the optimizer was made before the model had it, or while it was frozen. "
                       "Call learn.create_opt(), or fit(..., reset_opt=True)", stacklevel=3)
 
 @patch
@@ -677,28 +678,39 @@ class RNNRegularizer(Callback):
         h = self.raw_out[-1]
         if self.beta and h.shape[1] > 1: self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()
 
-# %% ../nbs/04_callbacks.ipynb #d00639cd
-def _umask():
-    "Which permissions new files do not get"
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+# %% ../nbs/04_callbacks.ipynb #e70f8600
+def as_new_file(path): # file or folder, made by `tempfile` for its owner alone
+    "Give `path` the permissions that an ordinary new file or folder gets"
+    mask = os.umask(0); os.umask(mask) # it can only be read by setting it
+    os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~mask)
+
+@contextmanager
+def whole_file(file, # path to write
+               part=None): # the temporary file beside it; None: one with a name of its own, so that several processes may write the same file
+    "An open binary file that becomes `file` if the block ends well, at once and whole, also if the machine stops; else nothing has changed"
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if part is None:
+        fd, part = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix='.part')
+        os.close(fd)
+    try:
+        with open(part, 'wb') as f:
+            yield f
+            f.flush(); os.fsync(f.fileno())
+        as_new_file(part)
+        os.replace(part, file)
+    finally: Path(part).unlink(missing_ok=True)
+    if hasattr(os, 'O_DIRECTORY'): # the rename itself is on the disk when its folder is
+        fd = os.open(file.parent, os.O_DIRECTORY)
+        try: os.fsync(fd)
+        finally: os.close(fd)
 
 @patch
 def save(self:Learner,
          file): # path of the checkpoint
     "Write model and optimizer to `file`, which is never seen half-written"
     if not first_process(): return
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fd, part = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix='.part')
-    try:
-        with os.fdopen(fd, 'wb') as f:
-            torch.save(dict(model=self.model.state_dict(), opt=None if self.opt is None else self.opt.state_dict()), f)
-            f.flush(); os.fsync(f.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, file)
-    finally: Path(part).unlink(missing_ok=True)
+    with whole_file(file) as f: torch.save(dict(model=self.model.state_dict(), opt=None if self.opt is None else self.opt.state_dict()), f)
 
 @patch
 def load(self:Learner,

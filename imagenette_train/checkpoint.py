@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['random_state', 'set_random_state', 'callback_state', 'set_callback_state', 'save_whole', 'load_plain', 'Checkpoint']
 
-# %% ../nbs/04i_checkpoint.ipynb #98fb9fc8
-import inspect, os, random
+# %% ../nbs/04i_checkpoint.ipynb #8067b991
+import inspect, random
 from pathlib import Path
 import numpy as np
 import torch
@@ -50,25 +50,12 @@ def set_callback_state(cb, state): # what `callback_state` gave
     vars(cb).update(state['plain'])
     for k,sd in state['parts'].items(): getattr(cb, k).load_state_dict(sd)
 
-# %% ../nbs/04i_checkpoint.ipynb #ae52d949
+# %% ../nbs/04i_checkpoint.ipynb #3eb26a9a
 def save_whole(o, # anything that `torch.save` can write
                file): # path
     "Write `o` to `file` so that it is never seen half-written, also if the machine stops"
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + '.part')
-    try:
-        with open(part, 'wb') as f:
-            torch.save(o, f)
-            f.flush(); os.fsync(f.fileno())
-        os.replace(part, file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if hasattr(os, 'O_DIRECTORY'): # the rename itself is on the disk when its folder is
-        fd = os.open(file.parent, os.O_DIRECTORY)
-        try: os.fsync(fd)
-        finally: os.close(fd)
+    with whole_file(file, part=file.with_name(file.name + '.part')) as f: torch.save(o, f)
 
 def load_plain(file, # path
                device='cpu'): # where tensors go

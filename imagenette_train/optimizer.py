@@ -180,13 +180,13 @@ def _check_number(name, v):
     ok, says = _ranges.get(name, (lambda v: True, ''))
     if not ok(v): raise ValueError(f"{name}={v} must be {says}")
 
-# %% ../nbs/00_optimizer.ipynb #36c51c15
+# %% ../nbs/00_optimizer.ipynb #084d68f2
 @patch
 def set_hypers(self:Optimizer, **hypers):
     "Set several hypers at once, all or (if one is wrong) none; see `set_hyper`"
     known, new = self.known_hypers(), {}
     for name,v in hypers.items():
-        if any(name in _keeps(cb) for cb in self.cbs): raise TypeError(f"{name!r} is no hyper but a state, which a callback keeps for each parameter: see opt.state[p]")
+        if name not in self.hypers[0] and any(name in _keeps(cb) for cb in self.cbs): raise TypeError(f"{name!r} is no hyper but a state, which a callback keeps for each parameter: see opt.state[p]")
         if name not in known:
             raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{did_you_mean(name, known)} "
                             f"It takes: {', '.join(sorted(known))}")

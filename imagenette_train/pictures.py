@@ -69,14 +69,13 @@ def check_counts(path, # folder that was listed
     if wrong: raise ValueError(f"{path} is not a whole copy:\n  " + '\n  '.join(wrong[:12]) + ('\n  ...' if len(wrong) > 12 else '') +
                                "\nUnpack the archive again, or give another folder; for pictures of your own, give PictureFolder(path, 'given', check=False).")
 
-# %% ../nbs/04d_pictures.ipynb #3fa0c6e8
+# %% ../nbs/04d_pictures.ipynb #226c190f
 _full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)} # how a full disk is reported
 
 def _part_folder(dest):
     "A new empty folder beside `dest`, whose name says that it is not complete"
     part = Path(tempfile.mkdtemp(dir=dest.parent, prefix=dest.name, suffix='.part'))
-    mask = os.umask(0); os.umask(mask)
-    part.chmod(0o777 & ~mask)
+    as_new_file(part)
     return part
 
 def download_pictures(url, # one of `URLs`
@@ -255,7 +254,7 @@ class Pictures:
         self.data = self.data.to(device)
         return self
 
-# %% ../nbs/04d_pictures.ipynb #f636e59d
+# %% ../nbs/04d_pictures.ipynb #03ccc09b
 def _write_pictures(out, files, short, bar):
     "Decode `files` on all cores and write their bytes to the open file `out`; gives their sizes"
     sizes = []
@@ -275,23 +274,15 @@ def decode_pictures(files, # list of `(path, class number)`
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
     if not (idx.is_file() and raw.is_file()) or raw.stat().st_size != sum(3*h*w for h,w in json.loads(idx.read_text())['sizes']): # not there, or cut short
-        d.mkdir(parents=True, exist_ok=True)
-        fd, part = tempfile.mkstemp(dir=d, suffix='.part')
         bar = progress_bar(total=len(files), desc=f'decoding to {short} px', unit='picture')
         try:
-            with os.fdopen(fd, 'wb') as out:
-                sizes = _write_pictures(out, files, short, bar)
-                out.flush(); os.fsync(out.fileno())
-            os.replace(part, raw)
-            Path(part).write_text(json.dumps(dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files])))
-            os.replace(part, idx)
+            with whole_file(raw) as out: sizes = _write_pictures(out, files, short, bar)
+            with whole_file(idx) as out: out.write(json.dumps(dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files])).encode())
         except OSError as e:
             if e.errno not in _full: raise
             raise OSError(e.errno, f"the disk of {d} is full: the decoded pictures need about {len(files)*short*short*4 >> 20} MiB. "
                           "Make room, or set IMAGENETTE_TRAIN_CACHE to a folder on another disk; nothing half-written was left") from None
-        finally:
-            bar.close()
-            Path(part).unlink(missing_ok=True)
+        finally: bar.close()
     meta = json.loads(idx.read_text())
     return Pictures(raw, meta['sizes'], meta['labels'])
 

@@ -5,26 +5,18 @@
 # %% auto #0
 __all__ = ['write_whole', 'device_name', 'environment', 'fingerprint', 'load_result', 'mean_spread', 'markdown']
 
-# %% ../nbs/04f_results.ipynb #ff98cc67
-import datetime, hashlib, json, os, platform, statistics, tempfile
+# %% ../nbs/04f_results.ipynb #d3ba42ec
+import datetime, hashlib, json, platform, statistics
 from pathlib import Path
 import torch
 from tabulate import tabulate
+from .callbacks import whole_file
 
-# %% ../nbs/04f_results.ipynb #355bfc2b
+# %% ../nbs/04f_results.ipynb #6d14ac4c
 def write_whole(path, # file to write
                 text): # its new content
-    "Write a file so that it is never seen half-written: a temporary file beside it, then a rename"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
-    try:
-        with os.fdopen(fd, 'w', encoding='utf-8') as f:
-            f.write(text); f.flush(); os.fsync(f.fileno())
-        mask = os.umask(0); os.umask(mask)
-        os.chmod(part, 0o666 & ~mask) # as an ordinary new file, not as a private one
-        os.replace(part, path)
-    finally: Path(part).unlink(missing_ok=True)
+    "Write a text file so that it is never seen half-written"
+    with whole_file(path) as f: f.write(text.encode('utf-8'))
 
 # %% ../nbs/04f_results.ipynb #68cb7a1c
 def device_name(device): # 'cpu', 'cuda', ...

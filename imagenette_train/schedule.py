@@ -6,7 +6,7 @@
 __all__ = ['SuggestedLRs', 'SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly', 'combine_scheds', 'combined_cos',
            'ParamScheduler', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 'suggest_lrs', 'plot_lr_find']
 
-# %% ../nbs/04b_schedule.ipynb #149ae77c
+# %% ../nbs/04b_schedule.ipynb #f5d6a928
 import copy, math
 from contextlib import contextmanager
 from collections import namedtuple
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 from .callbacks import *
+from .callbacks import _listed
 
 # %% ../nbs/04b_schedule.ipynb #e49db765
 def SchedLin(start, end): # values at 0 and at 1
@@ -77,8 +78,8 @@ class ParamScheduler(Callback):
     def cleanup_fit(self): # after an interrupted fit as well
         if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
-# %% ../nbs/04b_schedule.ipynb #def420a0
-def _with(sched, cbs): return [sched, *([] if cbs is None else cbs if isinstance(cbs, (list, tuple)) else [cbs])]
+# %% ../nbs/04b_schedule.ipynb #c3644b86
+def _with(sched, cbs): return [sched, *_listed(cbs)]
 
 def _lr_sched(learn, lr, make):
     "Peak rates of the groups, and `make(peak)` for each of them as one schedule of lr"
@@ -157,7 +158,7 @@ def fine_tune(self:Learner,
     self.opt.unfreeze()
     return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
 
-# %% ../nbs/04b_schedule.ipynb #13422da2
+# %% ../nbs/04b_schedule.ipynb #9226d87e
 def _rewind(v, seen):
     "A function that gives `v`, the same object, with the content that it has now; `seen` holds what is not to be touched"
     if id(v) in seen or v is None or isinstance(v, (bool, int, float, str, bytes, type, nn.Module, torch.Generator)) or callable(v): return lambda: v
@@ -193,7 +194,7 @@ def _rewind(v, seen):
 def as_if_never(self:Learner):
     "Model, optimizer, callbacks and random numbers are afterwards as they were before"
     model = copy.deepcopy(self.model.state_dict()) # what there is now
-    buffers = [(b, b.clone()) for b in self.model.buffers()] # also those that no state dict holds
+    unsaved = [(b, b.clone()) for n,b in self.model.named_buffers() if n not in model] # buffers that no state dict holds
     opt = self.opt
     opt_state = copy.deepcopy(opt.state_dict()) if opt is not None else None
     flags = [p.requires_grad for p in self.model.parameters()]
@@ -208,8 +209,7 @@ def as_if_never(self:Learner):
         finally: # and put everything back
             for g,state in zip(gens, gen_states): g.set_state(state)
             self.model.load_state_dict(model)
-            with torch.no_grad():
-                for b,old in buffers: b.copy_(old)
+            for b,old in unsaved: b.data.copy_(old)
             for p,f in zip(self.model.parameters(), flags):
                 p.requires_grad_(f)
                 p.grad = None
@@ -227,7 +227,7 @@ def as_if_never(self:Learner):
             for k,v in mine.items():
                 setattr(self, k, v)
 
-# %% ../nbs/04b_schedule.ipynb #80c4533e
+# %% ../nbs/04b_schedule.ipynb #f3136bda
 class LRFinder(ParamScheduler):
     "Raises the learning rate by equal factors, batch by batch, until the loss leaves its best value far behind"
     run_after = Recorder
@@ -245,7 +245,6 @@ class LRFinder(ParamScheduler):
         self.best = min(self.best, loss)
         if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it: raise CancelFitException
     def begin_validate(self): raise CancelValidException
-    def cleanup_fit(self): pass # the Recorder keeps the hypers of the last real fit
 
 # %% ../nbs/04b_schedule.ipynb #31828468
 SuggestedLRs = namedtuple('SuggestedLRs', 'lr_min lr_steep')
@@ -287,7 +286,7 @@ def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
-# %% ../nbs/04b_schedule.ipynb #5b9a35f6
+# %% ../nbs/04b_schedule.ipynb #59d42fcf
 @patch
 def lr_find(self:Learner,
             start_lr=1e-7, # first learning rate
@@ -309,7 +308,7 @@ def lr_find(self:Learner,
     self.lr_found = finder.found, finder.lr_losses
     if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
     else:
-        fs = suggest_funcs if isinstance(suggest_funcs, (list, tuple)) else [suggest_funcs]
+        fs = _listed(suggest_funcs)
         res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*self.lr_found) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
