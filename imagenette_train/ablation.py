@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import torch
+from .messages import *
+from .files import *
+from .chance import *
 from .callbacks import *
 from .adam import *
 from .schedule import *

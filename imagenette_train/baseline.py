@@ -14,6 +14,10 @@ from functools import partial
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
+from .messages import *
+from .files import *
+from .chance import *
+from .batches import *
 from .optimizer import *
 from .momentum import *
 from .rmsprop import *

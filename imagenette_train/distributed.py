@@ -14,8 +14,10 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from .chance import *
+from .batches import *
 from .callbacks import *
-from .checkpoint import _generators, random_state, set_random_state
+from .checkpoint import *
 
 # %% ../nbs/04j_distributed.ipynb #b4c9fbb8
 def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else Gloo
@@ -109,7 +111,7 @@ class Distributed(Callback):
     def begin_train(self):
         self.learn.model, self.first = self.replica, True
         self.bare.train()
-        gens = _generators(self.dls.train)
+        gens = generators(self.dls.train)
         told = [(random_state(), [g.get_state() for g in gens])] if self.rank == 0 else [None]
         dist.broadcast_object_list(told)
         if self.rank: # the generators of a GPU stay our own

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from .messages import *
+from .files import *
+from .batches import *
 from .callbacks import *
 from .progress import progress_bar
 
@@ -70,14 +73,6 @@ def check_counts(path, # folder that was listed
                                "\nUnpack the archive again, or give another folder; for pictures of your own, give PictureFolder(path, 'given', check=False).")
 
 # %% ../nbs/04d_pictures.ipynb #226c190f
-_full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)} # how a full disk is reported
-
-def _part_folder(dest):
-    "A new empty folder beside `dest`, whose name says that it is not complete"
-    part = Path(tempfile.mkdtemp(dir=dest.parent, prefix=dest.name, suffix='.part'))
-    as_new_file(part)
-    return part
-
 def download_pictures(url, # one of `URLs`
                       dest=None, # folder to put it in; None: `cache_dir()`
                       want=imagenette_counts, # pictures of each class
@@ -89,7 +84,7 @@ def download_pictures(url, # one of `URLs`
     if final.is_dir(): return final
     dest.mkdir(parents=True, exist_ok=True)
     if url not in _sizes: raise ValueError(f"{url!r} is none of URLs; pictures of your own are given as data=...")
-    part = _part_folder(final)
+    part = part_folder(final)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)
     try:
@@ -149,7 +144,7 @@ def generate_pictures(dest, # folder to make; nothing is done if it is there and
     if mark.is_file() and json.loads(mark.read_text()) == made: return dest
     if dest.exists() and not mark.is_file(): raise FileExistsError(f"{dest} exists and holds no generated pictures: give another folder")
     dest.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_folder(dest)
+    part = part_folder(dest)
     bar = progress_bar(total=10*(n_train+n_valid), desc='drawing pictures', unit='picture')
     try:
         for s,(split,n) in enumerate(dict(train=n_train, val=n_valid).items()):
@@ -210,7 +205,7 @@ def find_pictures(url=URLs.IMAGENETTE_160, # which archive to download where non
     else:
         try: res = PictureFolder(download_pictures(url), 'downloaded', check)
         except OSError as e: # URLError, a time-out, no route: all are OSErrors
-            if e.errno in _full: raise
+            if e.errno in disk_full: raise
             say(f"The download failed ({type(e).__name__}: {e}). {generated_note}")
             return PictureFolder(generate_pictures(cache_dir()/'generated-160'), 'generated', check)
         except RuntimeError as e: raise RuntimeError(f"the download of {url} broke: {e}. Try again; nothing half-unpacked was left") from e
@@ -279,7 +274,7 @@ def decode_pictures(files, # list of `(path, class number)`
             with whole_file(raw) as out: sizes = _write_pictures(out, files, short, bar)
             with whole_file(idx) as out: out.write(json.dumps(dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files])).encode())
         except OSError as e:
-            if e.errno not in _full: raise
+            if e.errno not in disk_full: raise
             raise OSError(e.errno, f"the disk of {d} is full: the decoded pictures need about {len(files)*short*short*4 >> 20} MiB. "
                           "Make room, or set IMAGENETTE_TRAIN_CACHE to a folder on another disk; nothing half-written was left") from None
         finally: bar.close()

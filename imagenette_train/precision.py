@@ -10,6 +10,7 @@ import platform
 from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
+from .batches import *
 from .callbacks import *
 
 # %% ../nbs/04c_precision.ipynb #403379e8

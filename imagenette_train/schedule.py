@@ -13,6 +13,7 @@ from collections import namedtuple
 import torch
 from torch import nn
 from fastcore.basics import patch
+from .chance import *
 from .callbacks import *
 from .callbacks import _listed
 

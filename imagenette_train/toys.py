@@ -10,6 +10,7 @@ __all__ = ['narrow_valley', 'descend', 'plot_paths', 'noisy_signal', 'tiny_pictu
 import torch
 from torch import nn
 import torch.nn.functional as F
+from .batches import *
 
 # %% ../nbs/00a_toys.ipynb #84ae054c
 def narrow_valley(w, # two weights, shape (2,)

@@ -9,6 +9,7 @@ __all__ = ['GradientClip', 'GradientAccumulation', 'EMA', 'AveragedEval', 'Label
 # %% ../nbs/04g_tricks.ipynb #e1f40ed7
 import torch
 from torch import nn
+from .batches import *
 from .recent import averaged
 from .callbacks import *
 from .precision import *

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 from torchvision.models import resnet18, resnet34, resnet50
+from .chance import *
+from .batches import *
 from .callbacks import *
 
 # %% ../nbs/04e_vision.ipynb #ff115488

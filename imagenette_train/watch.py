@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from tabulate import tabulate
-from .optimizer import did_you_mean
+from .messages import *
+from .files import *
+from .chance import *
+from .batches import *
 from .callbacks import *
 
 # %% ../nbs/04h_watch.ipynb #f8c057cc
