@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 # %% ../nbs/05a_all.ipynb #df9465b5
-_modules = 'messages files chance optimizer momentum rmsprop adam recipes fused recent wrap batches callbacks progress schedule precision pictures vision results tricks watch checkpoint distributed baseline ablation'.split()
+_modules = 'messages files chance hypers optimizer momentum rmsprop adam recipes fused recent wrap batches callbacks progress schedule precision pictures vision results tricks watch checkpoint distributed baseline ablation'.split()
 
 for _m in _modules:
     _m = import_module(f'imagenette_train.{_m}')
     globals().update({k: getattr(_m, k) for k in _m.__all__})
 
-from .optimizer import _update
+from .hypers import *
+from .hypers import _update
 __all__ = ['_update', *(o for o in globals() if not o.startswith('_') and o != 'import_module')]

@@ -23,6 +23,7 @@ from tabulate import tabulate
 from .messages import *
 from .files import *
 from .batches import *
+from .hypers import *
 from .optimizer import *
 from .adam import Adam
 

@@ -13,7 +13,8 @@ import torch
 from torch import fx
 from fastcore.basics import patch
 from .optimizer import *
-from .optimizer import _update
+from .hypers import *
+from .hypers import _update
 
 # %% ../nbs/03b_fused.ipynb #d0a3ea9f
 class Untraceable(Exception):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 import torch
 from .optimizer import *
-from .optimizer import _cb_defaults
+from .hypers import *
 from .momentum import *
 from .rmsprop import *
 from .adam import *
@@ -68,7 +68,7 @@ def cautious(step_cb): # an optimizer callback that moves the weights
         agree = (move*p.grad.data < 0).to(move.dtype)
         p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
         return out
-    f.defaults = _cb_defaults(step_cb)
+    f.defaults = cb_defaults(step_cb)
     f.__name__ = f'cautious {cb_name(step_cb)}'
     return f
 
@@ -128,7 +128,7 @@ def only(test, # function of a parameter that says whether
     @functools.wraps(cb)
     def f(p, **kwargs):
         if test(p): return cb(p, **kwargs)
-    f.defaults = _cb_defaults(cb)
+    f.defaults = cb_defaults(cb)
     return f
 
 def is_matrix(p): # parameter

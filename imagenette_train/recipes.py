@@ -12,6 +12,7 @@ __all__ = ['RAdam', 'NAdam', 'AMSGrad', 'QHAdam', 'LARS', 'LAMB', 'CautiousAdam'
 import math
 from functools import partial
 import torch
+from .hypers import *
 from .optimizer import *
 from .momentum import *
 from .rmsprop import *

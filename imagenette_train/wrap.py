@@ -8,6 +8,7 @@ __all__ = ['torch_names', 'OptimWrapper']
 # %% ../nbs/03d_wrap.ipynb #0c1ae9b7
 from collections import defaultdict
 import torch
+from .hypers import *
 from .optimizer import *
 from .optimizer import _param_groups, _check_state_dict
 
