@@ -23,6 +23,7 @@ from tabulate import tabulate
 from .messages import *
 from .files import *
 from .batches import *
+from .events import *
 from .hypers import *
 from .optimizer import *
 from .adam import Adam
@@ -166,7 +167,6 @@ def _cycle(left, after):
 # %% ../nbs/04_callbacks.ipynb #51d218c7
 def _first(o): return o[0] if len(o) == 1 else o
 
-def _listed(o): return [] if o is None else [o] if callable(o) or not hasattr(o, '__iter__') else list(o) # one or several, also from a generator
 
 def trainable_params(model): # any module
     "The parameters of `model` that require a gradient"
@@ -202,11 +202,11 @@ class Learner:
         self.dls, self.model, self.loss_func, self.opt_func = dls, model.to(device), loss_func, opt_func
         self.lr, self.wd, self.wd_bn_bias, self.train_bn = lr, wd, wd_bn_bias, train_bn
         self.moms, self.splitter, self.device = moms, splitter, torch.device(device)
-        self.metrics = _listed(metrics)
+        self.metrics = as_list(metrics)
         self.opt, self.training, self.logger = None, None, print
         self.n_epoch, self.epoch, self.start_epoch, self.n_iter, self.iter = 1, 0, 0, 0, 0
         self.cbs, self._handlers = [], {}
-        cbs = _listed(cbs)
+        cbs = as_list(cbs)
         self.add_cbs([cls() for cls in self.default_cbs if not any(isinstance(cb, cls) or cb is cls for cb in cbs)]) # one of your own takes the place of a default
         self.add_cbs(cbs)
 
@@ -234,7 +234,7 @@ def _arrange(self:Learner):
 @patch
 def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is made an instance
     "Add callbacks; all or, if their order is contradictory, none"
-    cbs = [cb() if isinstance(cb, type) else cb for cb in _listed(cbs)]
+    cbs = [cb() if isinstance(cb, type) else cb for cb in as_list(cbs)]
     for cb in cbs:
         if not isinstance(cb, Callback): raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
         if any(cb is o for o in self.cbs): raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
@@ -256,7 +256,7 @@ def add_cbs(self:Learner, cbs): # a callback, a list of them or None; a class is
 @patch
 def remove_cbs(self:Learner, cbs): # callbacks, or classes of callbacks
     "Remove callbacks; a class removes all of its instances"
-    cbs = _listed(cbs)
+    cbs = as_list(cbs)
     gone = [o for o in self.cbs if any(isinstance(o, cb) if isinstance(cb, type) else o is cb for cb in cbs)]
     self.cbs = [o for o in self.cbs if not any(o is g for g in gone)]
     self._arrange()

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import torch
 from torch import fx
 from fastcore.basics import patch
-from .optimizer import *
 from .hypers import *
 from .hypers import _update
 

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from .messages import *
 from .hypers import *
 from .hypers import _inner, _update
+from .fused import fused_step
 
 # %% ../nbs/00_optimizer.ipynb #72b1e6ed
 def sgd_cb(p, # parameter, any shape
@@ -105,7 +106,6 @@ def step(self:Optimizer,
         with torch.enable_grad(): closure = closure()
     if not self._checked: self._check_needs()
     if self.fused:
-        from imagenette_train.fused import fused_step
         fused_step(self)
     else:
         for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)

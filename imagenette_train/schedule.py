@@ -15,7 +15,7 @@ from torch import nn
 from fastcore.basics import patch
 from .chance import *
 from .callbacks import *
-from .callbacks import _listed
+from .events import as_list
 
 # %% ../nbs/04b_schedule.ipynb #e49db765
 def SchedLin(start, end): # values at 0 and at 1
@@ -80,7 +80,7 @@ class ParamScheduler(Callback):
         if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
 
 # %% ../nbs/04b_schedule.ipynb #c3644b86
-def _with(sched, cbs): return [sched, *_listed(cbs)]
+def _with(sched, cbs): return [sched, *as_list(cbs)]
 
 def _lr_sched(learn, lr, make):
     "Peak rates of the groups, and `make(peak)` for each of them as one schedule of lr"
@@ -309,7 +309,7 @@ def lr_find(self:Learner,
     self.lr_found = finder.found, finder.lr_losses
     if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
     else:
-        fs = _listed(suggest_funcs)
+        fs = as_list(suggest_funcs)
         res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*self.lr_found) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
