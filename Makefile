@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test soak benchmarks notebooks lab readme clean
+.PHONY: help env reproduce test style soak benchmarks notebooks lab readme clean
 help:        ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -18,6 +18,9 @@ reproduce: env ## train the chapter's five runs and print its tables (ARGS='--pr
 
 test: env    ## run every notebook's tests; check that export and clean change nothing
 	$(BIN)/python tools/run_tests.py $(ARGS)
+
+style: env   ## how long the course is, how large its cells are, and what both must keep
+	$(BIN)/python tools/style.py
 
 soak: env    ## kill, poison and confuse trainings for some minutes; results/soak.json
 	$(BIN)/python tools/soak.py $(ARGS)

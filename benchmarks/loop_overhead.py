@@ -3,15 +3,18 @@
     python benchmarks/loop_overhead.py             # raw results to results/benchmarks/
     python benchmarks/loop_overhead.py --rounds 1  # a quick look
 
-Microseconds a batch on a model so small that the loop is what takes the time (a linear layer, batches of 20 rows, one thread,
-batches ready in memory), each variant in a process of its own, the processes taking turns, the fastest epoch of all counts (what
-else the machine does can only add); fastai, Lightning, Ignite and Accelerate each in an environment of its own. Then the epoch of a ResNet-34 at 64 px, ours over a hand-written loop; the time to
-import the library; and the memory that 10,000 batches leave behind."""
+Microseconds a batch on a model so small that the loop is what takes the time (a linear layer, batches of 20
+rows, one thread, batches ready in memory), each variant in a process of its own, the processes taking
+turns, the fastest epoch of all counts (what else the machine does can only add); fastai, Lightning, Ignite
+and Accelerate each in an environment of its own. Then the epoch of a ResNet-34 at 64 px, ours over a hand-
+written loop; the time to import the library; and the memory that 10,000 batches leave behind."""
 import json, os, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 
-VARIANTS = dict(hand='hand-written loop', hand_own='hand-written loop, our SGD', bare='ours, no callback', default='ours, default callbacks', ten='ours, ten callbacks',
-                wrapped="ours, default callbacks, PyTorch's SGD", ignite='Ignite', accelerate='Accelerate', fastai='fastai', lightning='Lightning')
+VARIANTS = dict(hand='hand-written loop', hand_own='hand-written loop, our SGD', bare='ours, no callback',
+                default='ours, default callbacks', ten='ours, ten callbacks',
+                wrapped="ours, default callbacks, PyTorch's SGD", ignite='Ignite', accelerate='Accelerate',
+                fastai='fastai', lightning='Lightning')
 
 def data(n=2000, bs=20):
     import torch
@@ -48,7 +51,9 @@ def ours(batches, kind):
         def begin_batch(self): pass
         def after_batch(self): pass
     opt_func = partial(OptimWrapper, opt=torch.optim.SGD) if kind == 'wrapped' else SGD
-    learn = Learner(DataLoaders(batches, None), torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=opt_func, lr=1e-3, cbs=[Listens() for _ in range(7)] if kind == 'ten' else None)
+    cbs = [Listens() for _ in range(7)] if kind == 'ten' else None
+    dls = DataLoaders(batches, None)
+    learn = Learner(dls, torch.nn.Linear(10, 1), F.mse_loss, opt_func, lr=1e-3, cbs=cbs)
     learn.training = True
     if kind != 'bare': learn.logger = None
     return lambda: learn.fit(1)
@@ -87,14 +92,15 @@ def accelerate(batches):
 
 def fastai(batches):
     import torch, torch.nn.functional as F
-    import fastai.callback.progress
+    import fastai.callback.progress # noqa: F401 (it gives the Learner no_bar)
     from fastai.learner import Learner
     from fastai.data.core import DataLoaders
     from fastai.optimizer import SGD
     class Batches(list):
         device, n, bs, num_workers, before_iter = torch.device('cpu'), 40000, 20, 0, None
         def to(self, device): return self
-    learn = Learner(DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device('cpu')), torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=SGD, lr=1e-3)
+    dls = DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device('cpu'))
+    learn = Learner(dls, torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=SGD, lr=1e-3)
     def epoch():
         with learn.no_bar(), learn.no_logging(): learn.fit(1)
     return epoch
@@ -116,7 +122,9 @@ def lightning(batches):
         def __iter__(self): return iter(batches)
     model, loader = Model(), Batches()
     def epoch():
-        L.Trainer(max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(model, loader)
+        trainer = L.Trainer(max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False,
+                            enable_progress_bar=False, enable_model_summary=False)
+        trainer.fit(model, loader)
     return epoch
 
 def work(variant):
@@ -125,11 +133,14 @@ def work(variant):
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     batches = data()
-    epoch = ours(batches, variant) if variant in ('bare', 'default', 'ten', 'wrapped') else globals()[variant](batches)
+    is_ours = variant in ('bare', 'default', 'ten', 'wrapped')
+    epoch = ours(batches, variant) if is_ours else globals()[variant](batches)
     epoch()
     out = []
     for _ in range(5):
-        t = time.perf_counter(); epoch(); out.append(1e6*(time.perf_counter()-t)/len(batches))
+        t = time.perf_counter()
+        epoch()
+        out.append(1e6*(time.perf_counter()-t)/len(batches))
     return out
 
 def resnet(pairs=10, n=6, bs=32):
@@ -148,13 +159,16 @@ def resnet(pairs=10, n=6, bs=32):
             loss.backward()
             opt.step()
             opt.zero_grad(set_to_none=True)
-    learn = Learner(DataLoaders(batches, None), other, opt_func=SGD, lr=1e-3); learn.logger = None
+    learn = Learner(DataLoaders(batches, None), other, opt_func=SGD, lr=1e-3)
+    learn.logger = None
     loops, out = dict(hand=hand, ours=lambda: learn.fit(1)), []
     for f in loops.values(): f()
     for i in range(pairs):
         pair = {}
         for k in (list(loops), list(loops)[::-1])[i%2]:
-            t = time.perf_counter(); loops[k](); pair[k] = time.perf_counter()-t
+            t = time.perf_counter()
+            loops[k]()
+            pair[k] = time.perf_counter()-t
         out.append(pair)
     return out
 
@@ -162,55 +176,75 @@ def growth():
     "Kilobytes that the process has grown by after each of five times 2,000 batches"
     import gc, torch
     torch.set_num_threads(1)
-    rss = lambda: next(int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmRSS'))
+    def rss():
+        lines = Path('/proc/self/status').read_text().splitlines()
+        return next(int(l.split()[1]) for l in lines if l.startswith('VmRSS'))
     epoch = ours(data(), 'default')
-    epoch(); gc.collect(); start, out = rss(), []
-    for _ in range(5): epoch(); gc.collect(); out.append(rss()-start)
-    return out
+    def after_an_epoch():
+        epoch()
+        gc.collect()
+        return rss()
+    start = after_an_epoch()
+    return [after_an_epoch()-start for _ in range(5)]
 
 def run(*args, env_of='own'):
     from envs import python_of
     env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    done = subprocess.run([python_of(env_of), __file__, 'work', *args], capture_output=True, text=True, env=env)
+    cmd = [python_of(env_of), __file__, 'work', *args]
+    done = subprocess.run(cmd, capture_output=True, text=True, env=env)
     if done.returncode: raise SystemExit(f'{args} failed:\n{done.stderr[-2000:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 def import_time(what):
     "Seconds that `what` takes in a fresh Python"
     code = f"import time; t = time.perf_counter(); {what}; print(time.perf_counter()-t)"
-    return float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}).stdout)
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=env)
+    return float(done.stdout)
 
 def table(result):
-    best = {v: min(min(r['us']) for r in rs) for v,rs in result['loop'].items()} # of all processes: what else the machine does can only add
+    # the fastest of all processes: what else the machine does can only add
+    best = {v: min(min(r['us']) for r in rs) for v,rs in result['loop'].items()}
     rows = []
     for v,label in VARIANTS.items():
         if v not in best: continue
         same = best['hand_own' if v in OWN else 'hand'] # the hand-written loop with the same optimizer
-        rows.append({'loop': label, 'µs a batch': best[v], 'over hand-written, same SGD': best[v]-same, 'times hand-written': best[v]/same})
+        rows.append({'loop': label, 'µs a batch': best[v], 'over hand-written, same SGD': best[v]-same,
+                     'times hand-written': best[v]/same})
     return rows
 
 def facts(result):
     ratio = lambda pairs: statistics.median(a/b for a,b in pairs)
-    return [['epoch of ResNet-34 at 64 px, ours / hand-written: median of pairs', f"{ratio((p['ours'], p['hand']) for p in result['resnet']):.3f}"],
-            ['the same, fastest / fastest', f"{min(p['ours'] for p in result['resnet'])/min(p['hand'] for p in result['resnet']):.3f}"],
-            ['import of imagenette_train.all / of torch and torchvision', f"{ratio(zip(result['import']['ours'], result['import']['torch'])):.2f}"],
-            ['memory after 2,000, 4,000, ... 10,000 further batches, KB', ', '.join(map(str, result['growth_kb']))]]
+    pairs, imports = result['resnet'], result['import']
+    epoch = ratio((p['ours'], p['hand']) for p in pairs)
+    fastest = min(p['ours'] for p in pairs)/min(p['hand'] for p in pairs)
+    return [['epoch of ResNet-34 at 64 px, ours / hand-written: median of pairs', f"{epoch:.3f}"],
+            ['the same, fastest / fastest', f"{fastest:.3f}"],
+            ['import of imagenette_train.all / of torch and torchvision',
+             f"{ratio(zip(imports['ours'], imports['torch'])):.2f}"],
+            ['memory after 2,000, 4,000, ... 10,000 further batches, KB',
+             ', '.join(map(str, result['growth_kb']))]]
 
 def main(rounds=5, out=None):
-    import torch
-    from imagenette_train.results import environment, write_whole
+    from imagenette_train.files import write_whole
+    from imagenette_train.results import environment
     from tabulate import tabulate
     out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'loop_overhead-cpu.json')
-    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'), loop={}, resnet=[], growth_kb=None)
+    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'))
+    result |= dict(loop={}, resnet=[], growth_kb=None)
     result['import'] = dict(torch=[], ours=[])
     for i in range(rounds):
-        for v in VARIANTS: result['loop'].setdefault(v, []).append(dict(us=run('loop', v, env_of=v if v in ('ignite', 'accelerate', 'fastai', 'lightning') else 'own')))
+        for v in VARIANTS:
+            env_of = v if v in ('ignite', 'accelerate', 'fastai', 'lightning') else 'own'
+            result['loop'].setdefault(v, []).append(dict(us=run('loop', v, env_of=env_of)))
         result['resnet'] += run('resnet')
-        for k,what in (('torch', 'import torch, torchvision'), ('ours', 'import imagenette_train.all')): result['import'][k].append(import_time(what))
+        imported = dict(torch='import torch, torchvision', ours='import imagenette_train.all')
+        for k,what in imported.items(): result['import'][k].append(import_time(what))
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
     result['growth_kb'] = run('growth')
     write_whole(out, json.dumps(result, indent=1))
-    print(tabulate(table(result), headers='keys', floatfmt='.1f') + '\n\n' + tabulate(facts(result)) + f'\n\nraw results: {out}')
+    both = tabulate(table(result), headers='keys', floatfmt='.1f') + '\n\n' + tabulate(facts(result))
+    print(f'{both}\n\nraw results: {out}')
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['work']:
@@ -220,5 +254,6 @@ if __name__ == '__main__':
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        a.add_argument('--rounds', type=int, default=5); a.add_argument('--out')
+        a.add_argument('--rounds', type=int, default=5)
+        a.add_argument('--out')
         main(**vars(a.parse_args()))

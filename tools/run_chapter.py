@@ -1,11 +1,12 @@
-"""Runs every code cell printed in a copy of the chapter, just as printed, on `from imagenette_train.all import *`.
+"""Runs every code cell printed in a copy of the chapter, just as printed, on `from imagenette_train.all
+import *`.
 
     python tools/run_chapter.py CHAPTER.md
 
-The copy is the reader's own: the chapter is not part of this project. Cells that are whole run as they stand, in order, in one
-namespace. Fragments of formulas get the names that they speak of; the batch loop is run as the body of a method of Learner.
-Only the size is ours: generated pictures, and a narrow network under the name `resnet34`.
-"""
+The copy is the reader's own: the chapter is not part of this project. Cells that are whole run as they
+stand, in order, in one namespace. Fragments of formulas get the names that they speak of; the batch loop is
+run as the body of a method of Learner. Only the size is ours: generated pictures, and a narrow network
+under the name `resnet34`."""
 import os, re, sys, tempfile, textwrap, warnings
 from pathlib import Path
 

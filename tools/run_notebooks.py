@@ -7,44 +7,53 @@ from nbclient import NotebookClient
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
 
+def without_paths(text): return text.replace(str(root), '.').replace(str(Path.home()), '~')
+
+def is_noise(o):
+    "Is output `o` a warning, a progress bar, or the mere name of an object?"
+    if o.output_type == 'stream': return o.name == 'stderr'
+    data = o.get('data', {})
+    if any('widget' in k for k in data): return True
+    nameless = r'<[^>]* at 0x[0-9a-f]+>|Text\(.*\)|\[?<matplotlib.*'
+    return len(data) == 1 and re.fullmatch(nameless, data.get('text/plain', ''), re.S) is not None
+
+def clean_output(o):
+    "`o` without numbers and paths that differ from run to run"
+    o.pop('execution_count', None)
+    if 'metadata' in o: o.metadata = {}
+    if o.output_type == 'execute_result': o.execution_count = None
+    if o.output_type == 'stream': o.text = without_paths(o.text)
+    for k in {'text/plain', 'text/html'} & set(o.get('data', {})): o.data[k] = without_paths(o.data[k])
+    return o
+
 def clean(nb):
-    "Keep tables, figures and printed lines; drop warnings, progress bars and everything that changes from run to run"
+    "Keep tables, figures and printed lines; drop what changes from run to run"
     for cell in nb.cells:
-        cell.metadata = {}
+        cell.metadata = {k: v for k,v in cell.metadata.items() if k == 'tags'}
         if cell.cell_type != 'code': continue
         cell.execution_count = None
-        keep = []
-        for o in cell.outputs:
-            if o.output_type == 'stream' and o.name == 'stderr': continue
-            if any('widget' in k for k in o.get('data', {})): continue
-            o.pop('execution_count', None)
-            if 'metadata' in o: o.metadata = {}
-            if o.output_type == 'execute_result': o.execution_count = None
-            if re.fullmatch(r'<[^>]* at 0x[0-9a-f]+>|Text\(.*\)|\[?<matplotlib.*', o.get('data', {}).get('text/plain', ''), re.S) and len(o.data) == 1: continue
-            for k in ('text/plain', 'text/html'):
-                if k in o.get('data', {}): o.data[k] = o.data[k].replace(str(root), '.').replace(str(Path.home()), '~')
-            if o.output_type == 'stream': o.text = o.text.replace(str(root), '.').replace(str(Path.home()), '~')
-            keep.append(o)
-        cell.outputs = keep
+        cell.outputs = [clean_output(o) for o in cell.outputs if not is_noise(o)]
     nb.metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
 
 def set_aside(nb):
     "Empty the cells that need CUDA where there is none; gives their sources"
     import torch
     if torch.cuda.is_available(): return {}
-    kept = {i: c.source for i,c in enumerate(nb.cells) if c.cell_type == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', c.source, re.M)}
+    needs_cuda = lambda c: c.cell_type == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', c.source, re.M)
+    kept = {i: c.source for i,c in enumerate(nb.cells) if needs_cuda(c)}
     for i in kept: nb.cells[i].source = ''
     return kept
 
 def run(path):
     nb, t = nbformat.read(path, 4), time.perf_counter()
     kept = set_aside(nb)
-    NotebookClient(nb, timeout=1200, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    folder = {'metadata': {'path': str(path.parent)}}
+    NotebookClient(nb, timeout=1200, kernel_name='python3', resources=folder).execute()
     for i,source in kept.items(): nb.cells[i].source = source
     clean(nb)
     nbformat.write(nb, path)
     subprocess.run([bin/'nbdev_clean', '--fname', path], check=True)
-    print(f'{path.stem:>16} {time.perf_counter()-t:6.1f} s', flush=True)
+    print(f'{path.stem:>18} {time.perf_counter()-t:6.1f} s', flush=True)
 
 def main():
     os.environ['PATH'] = f"{bin}{os.pathsep}{os.environ['PATH']}"

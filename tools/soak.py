@@ -3,32 +3,46 @@
     python tools/soak.py --kills 50   # the whole (make soak); writes results/soak.json
     python tools/soak.py --kills 3 --quick   # a short version, part of make test
 
-Kills: a training with a checkpoint every few batches is killed (SIGKILL) at random moments and taken up again by a new process,
-until it is done; then its weights are compared with those of the training that nobody disturbed. NaN: a loss that becomes NaN in
-a random batch. Threads: two Learners at the same time. Sequences: random calls of a Learner's methods (hypothesis)."""
+Kills: a training with a checkpoint every few batches is killed (SIGKILL) at random moments and resumed by a
+new process, until it is done; then its weights are compared with those of the training that nobody
+disturbed. NaN: a loss that becomes NaN in a random batch. Threads: two Learners at the same time.
+Sequences: random calls of a Learner's methods (hypothesis)."""
 import argparse, json, os, random, signal, sys, tempfile, threading, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
 import torch.nn as nn
 from functools import partial
+from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from imagenette_train.all import *
 from imagenette_train.toys import *
-from imagenette_train.checkpoint import load_plain
 torch.set_num_threads(1)
 
 class Noisy(torch.utils.data.Dataset):
     "Tiny pictures, shifted at random each time that they are asked for"
     def __init__(self, n, seed): self.x, self.y = tiny_pictures(n, seed=seed)
     def __len__(self): return len(self.x)
-    def __getitem__(self, i): return torch.roll(self.x[i], tuple(torch.randint(-1, 2, (2,)).tolist()), (1, 2)), self.y[i]
+    def __getitem__(self, i):
+        shift = tuple(torch.randint(-1, 2, (2,)).tolist())
+        return torch.roll(self.x[i], shift, (1, 2)), self.y[i]
+
+def silent(learn):
+    "`learn` without bar and table"
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = None
+    return learn
 
 def new_learner(workers):
-    dls = DataLoaders(*(torch.utils.data.DataLoader(Noisy(n, s), bs, shuffle=s == 0, num_workers=workers) for n,s,bs in ((320, 0, 16), (64, 1, 32))), c=4)
-    net = tiny_net(); net.insert(5, nn.Dropout(0.2))
-    learn = Learner(dls, net, metrics=accuracy, opt_func=partial(SGD, mom=0.9), cbs=[EMA(0.9), GradientClip(max_norm=1.), MixUp()])
-    learn.remove_cbs(ProgressCallback); learn.logger = None
-    return learn
+    def loader(n, seed, bs):
+        return torch.utils.data.DataLoader(Noisy(n, seed), bs, shuffle=seed == 0, num_workers=workers)
+    net = tiny_net()
+    net.insert(5, nn.Dropout(0.2))
+    cbs = [EMA(0.9), GradientClip(max_norm=1.), MixUp()]
+    dls = DataLoaders(loader(320, 0, 16), loader(64, 1, 32), c=4)
+    return silent(Learner(dls, net, metrics=accuracy, opt_func=partial(SGD, mom=0.9), cbs=cbs))
+
+# --- kills
 
 class Slow(Callback):
     "Gives the killer time"
@@ -53,153 +67,218 @@ def child(f, *args):
         print(f'child failed: {type(e).__name__}: {e}', file=sys.stderr, flush=True)
         os._exit(1)
 
+def wait(pid, deadline):
+    "Wait for process `pid` until `deadline`; True if it ended by itself"
+    while (got := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.time() < deadline: time.sleep(0.002)
+    assert not got[0] or got[1] == 0, 'a resumed training failed'
+    return got[0] != 0
+
+def trained_batches(file): return load_plain(file)['train_iter'] if file.exists() else None
+
+def killed_until_done(folder, workers, rng, length, left):
+    "Kill a training, at most `left` times, until it is done; gives kills, checkpoints loaded, resumptions"
+    file, done, loaded, resumed = folder/'run.ckpt', 0, 0, 0
+    while True:
+        before = trained_batches(file)
+        pid = child(training, folder, workers, 1)
+        deadline = time.time() + rng.uniform(0.1, 0.7)*length if done < left else float('inf')
+        if wait(pid, deadline): return done, loaded, resumed
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        done += 1
+        after = trained_batches(file) # loads the checkpoint, or fails
+        loaded += 1
+        # killed before the first checkpoint, it starts anew; later it must never fall back
+        resumed += before is None or after >= before
+
+def largest_difference(a, b): return max((x-y).abs().max().item() for x,y in zip(a, b))
+
 def kills(n, workers, rng, tmp):
     "Kill trainings `n` times in all; figures of what was found"
-    folder = tmp/f'undisturbed{workers}'; folder.mkdir()
-    t = time.time(); pid = child(training, folder, workers, 1)
-    assert os.waitpid(pid, 0)[1] == 0
+    folder = tmp/f'undisturbed{workers}'
+    folder.mkdir()
+    t = time.time()
+    assert os.waitpid(child(training, folder, workers, 1), 0)[1] == 0
     length, base = time.time()-t, torch.load(folder/'final.pt')
-    done = loads = resumed = left = rounds = 0; worst = 0.
+    done = loaded = resumed = left = rounds = 0
+    worst = 0.
     while done < n:
         rounds += 1
-        folder = tmp/f'killed{workers}-{rounds}'; folder.mkdir()
-        while True:
-            before = load_plain(folder/'run.ckpt')['train_iter'] if (folder/'run.ckpt').exists() else None
-            pid, deadline = child(training, folder, workers, 1), time.time() + rng.uniform(0.1, 0.7)*length if done < n else float('inf')
-            while (got := os.waitpid(pid, os.WNOHANG))[0] == 0 and time.time() < deadline: time.sleep(0.002)
-            if got[0]: # it ended by itself
-                assert got[1] == 0, 'a resumed training failed'
-                break
-            os.killpg(pid, signal.SIGKILL); os.waitpid(pid, 0)
-            done += 1
-            if not (folder/'run.ckpt').exists(): loads += 1; resumed += 1; continue # killed before the first checkpoint: it starts anew
-            sd = load_plain(folder/'run.ckpt'); loads += 1
-            resumed += before is None or sd['train_iter'] >= before
-        worst = max(worst, max((a-b).abs().max().item() for a,b in zip(base, torch.load(folder/'final.pt'))))
-        left += len([f for f in folder.iterdir() if f.suffix == '.part'])
-    return dict(workers=workers, kills=done, trainings=rounds, checkpoints_loaded=loads, resumed=resumed, temporary_files_left=left, largest_difference=worst)
+        folder = tmp/f'killed{workers}-{rounds}'
+        folder.mkdir()
+        k, l, r = killed_until_done(folder, workers, rng, length, n-done)
+        done, loaded, resumed = done+k, loaded+l, resumed+r
+        worst = max(worst, largest_difference(base, torch.load(folder/'final.pt')))
+        left += len(list(folder.glob('*.part')))
+    return dict(workers=workers, kills=done, trainings=rounds, checkpoints_loaded=loaded, resumed=resumed,
+                temporary_files_left=left, largest_difference=worst)
+
+# --- losses that are not numbers
+
+class Poison(Callback):
+    "Makes the loss of batch `at` bad"
+    run_valid = False
+    def __init__(self, at, bad): self.at, self.bad = at, bad
+    def after_loss(self):
+        if self.train_iter == self.at: self.learn.loss = self.loss*self.bad
+
+def finite(learn):
+    vs = [v for v in learn.model.state_dict().values() if v.is_floating_point()]
+    return all(torch.isfinite(v).all() for v in vs)
 
 def nans(n, rng, tmp):
     "NaN or infinite losses at random batches"
     good = 0
     for i in range(n):
         at, bad = rng.randrange(40), rng.choice([float('nan'), float('inf')])
-        class Poison(Callback):
-            run_valid = False
-            def after_loss(self):
-                if self.train_iter == at: self.learn.loss = self.loss*bad
         learn, file = new_learner(0), tmp/f'best{i}.pth'
-        learn.fit(2, 0.02, cbs=[Poison(), TerminateOnNaNCallback(), SaveBest(file)])
-        fine = learn.train_iter <= at+1 and all(torch.isfinite(v).all() for v in learn.model.state_dict().values() if v.is_floating_point())
-        if file.exists():
-            other = new_learner(0); other.load(file)
-            fine = fine and all(torch.isfinite(p).all() for p in other.model.parameters())
+        learn.fit(2, 0.02, cbs=[Poison(at, bad), TerminateOnNaNCallback(), SaveBest(file)])
+        fine = learn.train_iter <= at+1 and finite(learn)
+        if file.exists(): fine = fine and finite(new_learner(0).load(file))
         learn.fit(1, 0.02) # and it can be used
         good += fine
     return dict(trainings=n, stopped_in_time_with_finite_weights=good)
 
+# --- threads
+
+def ready_learner(seed):
+    "A Learner whose batches are ready and that draws no random numbers, since threads share those"
+    x, y = tiny_pictures(seed=seed)
+    batches = list(zip(x.split(32), y.split(32)))
+    return silent(Learner(DataLoaders(batches, batches[:2]), tiny_net(seed), lr=0.01))
+
 def threads():
-    "Two Learners one after the other, and at the same time (batches ready, no random numbers, since threads share those)"
-    def make(seed):
-        x, y = tiny_pictures(seed=seed)
-        batches = list(zip(x.split(32), y.split(32)))
-        learn = Learner(DataLoaders(batches, batches[:2]), tiny_net(seed), lr=0.01)
-        learn.remove_cbs(ProgressCallback); learn.logger = None
-        return learn
+    "Two Learners one after the other, and at the same time"
     def train(learn, out, seed):
         learn.fit_one_cycle(4, 0.02)
-        out[seed] = torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+        out[seed] = [p.detach() for p in learn.model.parameters()]
     alone, together = {}, {}
-    for s in (0, 1): train(make(s), alone, s)
-    ts = [threading.Thread(target=train, args=(make(s), together, s)) for s in (0, 1)]
+    for s in (0, 1): train(ready_learner(s), alone, s)
+    ts = [threading.Thread(target=train, args=(ready_learner(s), together, s)) for s in (0, 1)]
     for t in ts: t.start()
     for t in ts: t.join()
-    return dict(largest_difference=max((alone[s]-together[s]).abs().max().item() for s in (0, 1)))
+    return dict(largest_difference=max(largest_difference(alone[s], together[s]) for s in (0, 1)))
 
+# --- random calls
+
+class Fails(Callback):
+    "Raises `exc` at event `ev`"
+    def __init__(self, ev, exc):
+        self.exc = exc
+        setattr(self, ev, self._fail)
+    def _fail(self): raise self.exc
+
+breaks = ('begin_fit', 'begin_batch', 'after_pred', 'after_backward', 'after_step', 'after_validate',
+          'after_epoch', 'after_fit')
+exceptions = [ValueError('x'), KeyboardInterrupt(), CancelBatchException(), CancelTrainException(),
+              CancelEpochException(), CancelFitException()]
+
+def two_groups(m): return [list(m[:2].parameters()), list(m[2:].parameters())]
+
+class Machine(RuleBasedStateMachine):
+    "A Learner on which random calls are made; after each, it must still be whole"
+    steps = 0
+    def __init__(self):
+        super().__init__()
+        set_seed(0)
+        x, y = tiny_pictures(64)
+        batches = list(zip(x.split(16), y.split(16)))
+        self.folder = Path(tempfile.mkdtemp())
+        dls = DataLoaders(batches, batches[:1])
+        self.learn = silent(Learner(dls, tiny_net(), metrics=accuracy, splitter=two_groups))
+        self.cbs = [type(cb) for cb in self.learn.cbs]
+    def weights(self): return [p.detach().clone() for p in self.learn.model.parameters()]
+    def same(self, before): return all(map(torch.equal, before, self.learn.model.parameters()))
+    @rule(n=st.integers(0, 2), lr=st.sampled_from([0.001, 0.01]))
+    def fit(self, n, lr): self.learn.fit(n, lr)
+    @rule()
+    def one_cycle(self): self.learn.fit_one_cycle(1, 0.01)
+    @rule(ev=st.sampled_from(breaks), exc=st.sampled_from(exceptions))
+    def broken_fit(self, ev, exc):
+        try: self.learn.fit(1, 0.01, cbs=Fails(ev, exc))
+        except tuple(map(type, exceptions)): pass
+    @rule()
+    def bad_fit(self):
+        fit = self.learn.fit
+        bad = [lambda: fit(-1), lambda: fit(1, float('nan')), lambda: fit(1, cbs='no callback'),
+               lambda: fit(1, resume=True)]
+        for f in bad:
+            try: f()
+            except (ValueError, TypeError): pass
+            else: raise AssertionError('bad input was taken')
+    @rule()
+    def find(self):
+        before = self.weights()
+        self.learn.lr_find(num_it=5, show_plot=False)
+        assert self.same(before)
+    @rule(k=st.sampled_from(['freeze', 'unfreeze']))
+    def freeze(self, k):
+        if self.learn.opt is None: self.learn.create_opt()
+        getattr(self.learn.opt, k)()
+    @rule()
+    def save_and_load(self):
+        self.learn.save(self.folder/'a.pth')
+        before = self.weights()
+        self.learn.fit(1, 0.01)
+        self.learn.load(self.folder/'a.pth')
+        assert self.same(before)
+    @rule()
+    def checkpointed(self): self.learn.fit(1, 0.01, cbs=Checkpoint(self.folder/'c.ckpt', every=2))
+    @rule()
+    def judge(self):
+        self.learn.validate()
+        self.learn.get_preds()
+    @rule(fused=st.booleans())
+    def new_opt(self, fused):
+        self.learn.opt_func = partial(Adam, fused=fused)
+        self.learn.create_opt()
+    @invariant()
+    def whole(self):
+        Machine.steps += 1
+        assert [type(cb) for cb in self.learn.cbs] == self.cbs, self.learn.cbs
+        assert all(torch.isfinite(p).all() for p in self.learn.model.parameters())
+        assert not torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
+        assert not any(m._forward_hooks for m in self.learn.model.modules())
+        assert not list(self.folder.glob('*.part'))
 def sequences(n_examples, n_steps):
-    "Random sequences of a Learner's calls; after each, it must still be whole"
-    from hypothesis import HealthCheck, settings, strategies as st
-    from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-    counts = dict(steps=0)
-    class Fails(Callback):
-        def __init__(self, ev, exc): self.exc = exc; setattr(self, ev, self._fail)
-        def _fail(self): raise self.exc
-    class Machine(RuleBasedStateMachine):
-        def __init__(self):
-            super().__init__()
-            set_seed(0)
-            x, y = tiny_pictures(64)
-            batches = list(zip(x.split(16), y.split(16)))
-            self.folder = Path(tempfile.mkdtemp())
-            self.learn = Learner(DataLoaders(batches, batches[:1]), tiny_net(), metrics=accuracy, splitter=lambda m: [list(m[:2].parameters()), list(m[2:].parameters())])
-            self.learn.remove_cbs(ProgressCallback); self.learn.logger = None
-            self.cbs = [type(cb) for cb in self.learn.cbs]
-        @rule(n=st.integers(0, 2), lr=st.sampled_from([0.001, 0.01]))
-        def fit(self, n, lr): self.learn.fit(n, lr)
-        @rule()
-        def one_cycle(self): self.learn.fit_one_cycle(1, 0.01)
-        @rule(ev=st.sampled_from([e for e in vars(event) if e in ('begin_fit', 'begin_batch', 'after_pred', 'after_backward', 'after_step', 'after_validate', 'after_epoch', 'after_fit')]),
-              exc=st.sampled_from([ValueError('x'), KeyboardInterrupt(), CancelBatchException(), CancelTrainException(), CancelEpochException(), CancelFitException()]))
-        def broken_fit(self, ev, exc):
-            try: self.learn.fit(1, 0.01, cbs=Fails(ev, exc))
-            except (ValueError, KeyboardInterrupt, CancelBatchException, CancelTrainException, CancelEpochException, CancelFitException): pass
-        @rule()
-        def bad_fit(self):
-            for bad in (lambda: self.learn.fit(-1), lambda: self.learn.fit(1, float('nan')), lambda: self.learn.fit(1, cbs='no callback'), lambda: self.learn.fit(1, resume=True)):
-                try: bad()
-                except (ValueError, TypeError): pass
-                else: raise AssertionError('bad input was taken')
-        @rule()
-        def find(self):
-            before = [p.detach().clone() for p in self.learn.model.parameters()]
-            self.learn.lr_find(num_it=5, show_plot=False)
-            assert all(torch.equal(a, b) for a,b in zip(before, self.learn.model.parameters()))
-        @rule(k=st.sampled_from(['freeze', 'unfreeze']))
-        def freeze(self, k):
-            if self.learn.opt is None: self.learn.create_opt()
-            getattr(self.learn.opt, k)()
-        @rule()
-        def save_and_load(self):
-            self.learn.save(self.folder/'a.pth')
-            before = [p.detach().clone() for p in self.learn.model.parameters()]
-            self.learn.fit(1, 0.01); self.learn.load(self.folder/'a.pth')
-            assert all(torch.equal(a, b) for a,b in zip(before, self.learn.model.parameters()))
-        @rule()
-        def checkpointed(self): self.learn.fit(1, 0.01, cbs=Checkpoint(self.folder/'c.ckpt', every=2))
-        @rule()
-        def judge(self): self.learn.validate(); self.learn.get_preds()
-        @rule(fused=st.booleans())
-        def new_opt(self, fused):
-            self.learn.opt_func = partial(Adam, fused=fused)
-            self.learn.create_opt()
-        @invariant()
-        def whole(self):
-            counts['steps'] += 1
-            assert [type(cb) for cb in self.learn.cbs] == self.cbs, self.learn.cbs
-            assert all(torch.isfinite(p).all() for p in self.learn.model.parameters())
-            assert not torch.is_autocast_enabled('cpu') and torch.is_grad_enabled()
-            assert not any(m._forward_hooks for m in self.learn.model.modules())
-            assert not list(self.folder.glob('*.part'))
-    run_state_machine_as_test(Machine, settings=settings(max_examples=n_examples, stateful_step_count=n_steps, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)))
-    return dict(sequences=n_examples, steps_checked=counts['steps'], broken=0)
+    "Random sequences of a Learner's calls"
+    how = settings(max_examples=n_examples, stateful_step_count=n_steps, deadline=None, derandomize=True,
+                   database=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Machine, settings=how)
+    return dict(sequences=n_examples, steps_checked=Machine.steps, broken=0)
 
-def main():
+# --- all of it
+
+def fine(res):
+    "Was nothing lost?"
+    killed = all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left']
+                 and not k['largest_difference'] for k in res['kills'])
+    stopped = res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings']
+    return killed and stopped and not res['threads']['largest_difference']
+
+def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('--kills', type=int, default=50, help='per number of loader workers (0 and 2)')
-    a.add_argument('--seed', type=int, default=0); a.add_argument('--quick', action='store_true', help='less of everything, and no file is written')
+    a.add_argument('--seed', type=int, default=0)
+    a.add_argument('--quick', action='store_true', help='less of everything, and no file is written')
     a.add_argument('--out', default=str(Path(__file__).parent.parent/'results'/'soak.json'))
-    a = a.parse_args()
+    return a.parse_args()
+
+def main():
+    a = arguments()
     warnings.simplefilter('ignore')
     rng, tmp = random.Random(a.seed), Path(tempfile.mkdtemp())
     res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment('cpu'))
-    for name,f in dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))], nans=lambda: nans(3 if a.quick else 30, rng, tmp), threads=threads,
-                       sequences=lambda: sequences(*((3, 6) if a.quick else (40, 15)))).items():
-        t = time.time(); res[name] = f()
+    parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
+                 nans=lambda: nans(3 if a.quick else 30, rng, tmp),
+                 threads=threads,
+                 sequences=lambda: sequences(*((3, 6) if a.quick else (40, 15))))
+    for name,f in parts.items():
+        t = time.time()
+        res[name] = f()
         print(f'{name}: {json.dumps(res[name])} ({time.time()-t:.0f} s)', flush=True)
-    ok = (all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left'] and not k['largest_difference'] for k in res['kills'])
-          and res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings'] and not res['threads']['largest_difference'])
     if not a.quick: write_whole(a.out, json.dumps(res, indent=1))
-    print('nothing was lost' if ok else 'SOMETHING WAS LOST')
-    sys.exit(not ok)
+    print('nothing was lost' if fine(res) else 'SOMETHING WAS LOST')
+    sys.exit(not fine(res))
 
 if __name__ == '__main__': main()

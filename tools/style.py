@@ -1,0 +1,153 @@
+"""How the notebooks read, in numbers, and what they must keep: `make style` prints the table and fails on
+what is broken.
+
+The spine is the six numbered notebooks. Words are those of prose; lines are lines of code that are neither
+blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
+are tagged `exercise`."""
+import ast, importlib, json, re, statistics, subprocess, sys
+from pathlib import Path
+from radon.complexity import cc_visit
+
+root = Path(__file__).resolve().parent.parent
+bin = Path(sys.executable).parent
+spine = ['00_optimizer', '01_momentum', '02_rmsprop', '03_adam', '04_callbacks', '05_baseline']
+most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=30, complexity=12)
+
+# --- reading
+
+def cells(path, kind):
+    "The sources of the cells of one kind that are no exercise"
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    found = [c for c in nb['cells'] if c['cell_type'] == kind]
+    return [''.join(c['source']) for c in found if 'exercise' not in c['metadata'].get('tags', ())]
+
+def notebooks(): return sorted((root/'nbs').glob('*.ipynb'))
+def is_exported(s): return re.match(r'#\s*\|\s*export', s) is not None
+def code_lines(s): return [l for l in s.splitlines() if l.strip() and not re.match(r'\s*#\s*\|', l)]
+def words(path): return sum(len(s.split()) for s in cells(path, 'markdown'))
+def lines(path): return sum(len(code_lines(s)) for s in cells(path, 'code'))
+
+def exported_sizes():
+    "Number of exported cells; median, 95th percentile and largest number of their lines"
+    sizes = [len(code_lines(s)) for p in notebooks() for s in cells(p, 'code') if is_exported(s)]
+    return len(sizes), statistics.median(sizes), statistics.quantiles(sizes, n=20)[-1], max(sizes)
+
+def modules():
+    "Name of each module of the package -> its path"
+    return {p.stem: p for p in sorted((root/'imagenette_train').glob('*.py')) if not p.stem.startswith('_')}
+
+def imports(path):
+    "The modules of ours that a module imports anywhere, inside functions as well"
+    found = set()
+    for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(n, ast.Import): names = [a.name for a in n.names]
+        elif isinstance(n, ast.ImportFrom):
+            names = [('imagenette_train.' if n.level == 1 else '') + (n.module or '')]
+        else: continue
+        found |= {name.split('.')[1] for name in names if name.startswith('imagenette_train.')}
+    return found & set(modules())
+
+# --- checks: each gives a list of what is wrong
+
+def too_long():
+    "The spine is read in an evening"
+    n_words, n_lines = (sum(f(root/f'nbs/{n}.ipynb') for n in spine) for f in (words, lines))
+    wrong = []
+    if n_words > most['words']: wrong.append(f"{n_words} words; at most {most['words']}")
+    if n_lines > most['lines']: wrong.append(f"{n_lines} lines of code; at most {most['lines']}")
+    return wrong
+
+def too_large():
+    "Exported cells are small"
+    _, median, p95, _ = exported_sizes()
+    wrong = []
+    if median > most['exported_median']: wrong.append(f"median {median}; at most {most['exported_median']}")
+    if p95 >= most['exported_p95']: wrong.append(f"95 % up to {p95:.0f}; under {most['exported_p95']}")
+    return wrong
+
+def functions(blocks):
+    "Functions and methods, also those inside others, each once"
+    found = {}
+    for b in blocks:
+        if hasattr(b, 'methods'): found |= functions(b.methods)
+        else: found |= {b.lineno: b, **functions(b.closures)}
+    return found
+
+def too_complex():
+    "No function has more than 12 branches, unless a comment above it (`# complex: ...`) says why"
+    wrong = []
+    scripts = [p for folder in ('tools', 'benchmarks') for p in sorted((root/folder).glob('*.py'))]
+    paths = [*modules().values(), *scripts]
+    for path in paths:
+        text = path.read_text(encoding='utf-8')
+        for f in functions(cc_visit(text)).values():
+            above = text.splitlines()[max(0, f.lineno-4):f.lineno]
+            explained = any(l.strip().startswith('# complex:') for l in above)
+            if f.complexity > most['complexity'] and not explained:
+                wrong.append(f'{path.stem}.{f.name}: {f.complexity}')
+    return wrong
+
+def circles():
+    "Modules import downwards only"
+    graph, done, wrong = {n: imports(p) for n,p in modules().items()}, set(), []
+    def visit(n, path):
+        if n in path: wrong.append(' -> '.join([*path[path.index(n):], n]))
+        elif n not in done:
+            for m in sorted(graph.get(n, ())): visit(m, [*path, n])
+            done.add(n)
+    for n in graph: visit(n, [])
+    return wrong
+
+def twice():
+    "A name has one meaning: no two modules define the same public name"
+    owner, wrong = {}, []
+    for n in modules():
+        if n == 'all': continue
+        for name in importlib.import_module(f'imagenette_train.{n}').__all__:
+            if name in owner: wrong.append(f'{name}: in {owner[name]} and in {n}')
+            owner.setdefault(name, n)
+    return wrong
+
+def disagree():
+    "Sidebar, index, README and `all` know every notebook and every module"
+    names = {p.stem for p in notebooks()} - {'index'}
+    read = lambda f: (root/f).read_text(encoding='utf-8')
+    sidebar = set(re.findall(r'(\w+)\.ipynb', read('nbs/sidebar.yml'))) - {'index'}
+    index = set(re.findall(r'\((\w+)\.ipynb', ' '.join(cells(root/'nbs/index.ipynb', 'markdown'))))
+    wrong = [f'sidebar.yml lacks or invents {n}' for n in sorted(names ^ sidebar)]
+    wrong += [f'index lacks or invents {n}' for n in sorted(names ^ index)]
+    wrong += [f'README lacks {n}' for n in spine if f'nbs/{n}.ipynb' not in read('README.md')]
+    linked = set(re.findall(r'nbs/(\w+)\.ipynb', read('README.md'))) - {'index'}
+    wrong += [f'README links to {n}, which is not there' for n in sorted(linked - names)]
+    starred = imports(modules()['all'])
+    return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
+
+def ruff():
+    "Errors, unused names, lines wider than 110"
+    cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
+    p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
+    return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
+
+checks = [too_long, too_large, too_complex, circles, twice, disagree, ruff]
+
+def table():
+    "Print how long the spine and how large its cells are"
+    print(f"{'notebook':>18} {'words':>6} {'lines':>6}")
+    rows = [(n, words(root/f'nbs/{n}.ipynb'), lines(root/f'nbs/{n}.ipynb')) for n in spine]
+    together = ('together', sum(r[1] for r in rows), sum(r[2] for r in rows))
+    for r in [*rows, together]: print(f'{r[0]:>18} {r[1]:6} {r[2]:6}')
+    n, median, p95, largest = exported_sizes()
+    print(f"\n{n} exported cells; lines: median {median}, 95 % up to {p95:.0f}, largest {largest}")
+    print(f"{len(modules())} modules\n", flush=True)
+
+def report(check):
+    "Print what `check` finds; was anything wrong?"
+    wrong = check()
+    print(f"{'FAILED' if wrong else 'ok':>7}  {check.__doc__}", *wrong, sep='\n           ', flush=True)
+    return bool(wrong)
+
+def main():
+    table()
+    sys.exit(any([report(check) for check in checks]))
+
+if __name__ == '__main__': main()
