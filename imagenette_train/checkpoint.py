@@ -14,6 +14,7 @@ from .files import *
 from .chance import *
 from .batches import *
 from .callbacks import *
+from .saving import *
 
 # %% ../nbs/04i_checkpoint.ipynb #b11b0f26
 def _plain(v):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from .chance import *
 from .batches import *
 from .callbacks import *
+from .recorder import *
 from .checkpoint import *
 
 # %% ../nbs/04j_distributed.ipynb #b4c9fbb8
@@ -139,16 +140,17 @@ class Distributed(Callback):
         if not self.divided: return
         rec, kind = self.recorder, dict(device=self.device, dtype=torch.float32 if self.device.type == 'mps' else torch.float64)
         n = 1 + sum(not is_accumulator(m) for m in self.metrics)
-        sums = torch.tensor([rec.n_seen, *(rec.sums or [0.]*n)], **kind)
+        valid = rec._valid
+        sums = torch.tensor([valid.n_seen, *(valid.sums or [0.]*n)], **kind)
         dist.all_reduce(sums)
-        rec.n_seen, rec.sums = int(sums[0]), list(sums[1:])
+        valid.n_seen, valid.sums = int(sums[0]), list(sums[1:])
 
     def after_fit(self): dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {})) # what the first writes, the others may now read
 
     def cleanup_fit(self):
         if self.bare is not None: self.learn.model = self.bare
         self.bare = self.replica = self.share = None
-        if hasattr(self.learn, 'n_items'): del self.learn.n_items
+        self.learn.n_items = None
 
 # %% ../nbs/04j_distributed.ipynb #45033e83
 @patch

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
 from .batches import *
+from .events import *
 from .callbacks import *
 
 # %% ../nbs/04c_precision.ipynb #403379e8

@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from tabulate import tabulate
 from .messages import *
 from .files import *
+from .recorder import *
 from .callbacks import *
 
 # %% ../nbs/04a_progress.ipynb #8307ba05

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 from .chance import *
+from .events import *
 from .callbacks import *
 from .events import as_list
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from .batches import *
 from .recent import averaged
+from .events import *
 from .callbacks import *
 from .precision import *
 

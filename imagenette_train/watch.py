@@ -15,7 +15,9 @@ from .messages import *
 from .files import *
 from .chance import *
 from .batches import *
+from .events import *
 from .callbacks import *
+from .saving import *
 
 # %% ../nbs/04h_watch.ipynb #f8c057cc
 class Tracker(Callback):
