@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 # %% ../nbs/05a_all.ipynb #df9465b5
-_modules = 'messages files chance hypers optimizer momentum rmsprop adam recipes fused recent wrap batches events learner recorder callbacks saving progress schedule precision pictures vision results tricks watch checkpoint distributed baseline ablation'.split()
+_modules = 'messages files chance hypers groups optimizer momentum rmsprop adam recipes fused recent wrap batches events learner recorder callbacks saving progress schedule precision pictures vision results tricks watch checkpoint distributed baseline ablation'.split()
 
 for _m in _modules:
     _m = import_module(f'imagenette_train.{_m}')

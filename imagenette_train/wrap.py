@@ -9,8 +9,9 @@ __all__ = ['torch_names', 'OptimWrapper']
 from collections import defaultdict
 import torch
 from .hypers import *
+from .groups import *
 from .optimizer import *
-from .optimizer import _param_groups, _check_state_dict
+
 
 # %% ../nbs/03d_wrap.ipynb #6507e2c0
 def torch_names(defaults): # the `defaults` of a torch.optim optimizer
@@ -28,7 +29,7 @@ class OptimWrapper(Optimizer):
                  params, # tensors, or lists of tensors (parameter groups)
                  opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
                  **hypers): # under our names or PyTorch's; a number for all groups, or a list with one per group
-        self.param_lists = _param_groups(params)
+        self.param_lists = as_groups(params)
         self.opt_class, self.cbs, self.fused, self.frozen_idx = opt, [], False, 0
         self.state, self.inner, self._inner_state = defaultdict(dict), None, None
         probe = torch.nn.Parameter(torch.zeros(1))
@@ -78,6 +79,6 @@ class OptimWrapper(Optimizer):
 
     def load_state_dict(self, sd):
         if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd: raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
-        _check_state_dict(self, sd)
+        check_state_dict(self, sd)
         super().load_state_dict(sd)
         self.inner, self._inner_state = None, sd['inner']
