@@ -57,7 +57,8 @@ def _lengths(b):
         for o in b.values() if isinstance(b, dict) else b: yield from _lengths(o)
 
 # %% ../nbs/04k_batches.ipynb #2c2d2874
-target_names = ('y', 'label', 'labels', 'target', 'targets') # what the target may be called in a batch that is a dict
+# what the target may be called in a batch that is a dict
+target_names = ('y', 'label', 'labels', 'target', 'targets')
 
 def split_batch(b): # what a loader yields
     "Batch `b` as `(xb, xkw, yb)`: inputs by place, inputs by name, targets"

@@ -19,7 +19,8 @@ from .saving import *
 # %% ../nbs/04i_checkpoint.ipynb #b11b0f26
 def _plain(v):
     "Is `v` made of numbers, text, tensors, and lists, tuples and dicts of such?"
-    if v is None or isinstance(v, (bool, int, float, str, torch.Tensor)): return type(v) in (type(None), bool, int, float, str, torch.Tensor)
+    if v is None or isinstance(v, (bool, int, float, str, torch.Tensor)):
+        return type(v) in (type(None), bool, int, float, str, torch.Tensor)
     if type(v) in (list, tuple): return all(map(_plain, v))
     return type(v) is dict and all(_plain(k) and _plain(o) for k,o in v.items())
 
@@ -28,7 +29,9 @@ def callback_state(cb): # a callback
     given = inspect.signature(type(cb).__init__).parameters
     mine = {k: v for k,v in vars(cb).items() if k != 'learn' and k not in given and not k.startswith('_')}
     return dict(kind=type(cb).__name__, plain={k: v for k,v in mine.items() if _plain(v)},
-                parts={k: v.state_dict() for k,v in mine.items() if hasattr(v, 'state_dict') and not isinstance(v, (torch.nn.Module, torch.optim.Optimizer, type))})
+                parts={k: v.state_dict() for k,v in mine.items() if hasattr(v,
+                                                                            'state_dict')
+                       and not isinstance(v, (torch.nn.Module, torch.optim.Optimizer, type))})
 
 def set_callback_state(cb, state): # what `callback_state` gave
     "Give a callback its memory back"
@@ -39,7 +42,8 @@ def set_callback_state(cb, state): # what `callback_state` gave
 class _Rest:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
     def __init__(self, dl, start, epoch_random, generators, now):
-        self.dl, self.start, self.epoch_random, self.generators, self.now = dl, start, epoch_random, generators, now
+        self.dl, self.start, self.now = dl, start, now
+        self.epoch_random, self.generators = epoch_random, generators
     def __len__(self): return len(self.dl)
     def __iter__(self):
         set_random_state(self.epoch_random)
@@ -50,7 +54,7 @@ class _Rest:
         yield from batches
 
 class Checkpoint(Callback):
-    "Writes everything that a training is made of, every few batches and after each epoch; `fit(..., resume=True)` goes on from there"
+    "Writes all that a training is made of; `fit(..., resume=True)` resumes from there"
     order = 5000 # after all others
     def __init__(self,
                  file='training.ckpt', # where to; always the newest, always whole
@@ -68,14 +72,17 @@ class Checkpoint(Callback):
         if self._resumed is not None and self._resumed['iter']:
             sd = self._resumed
             self._epoch_random, self._generators = sd['epoch_random'], sd['generators']
-            self._remember(sd) # once more: the callbacks have just heard that an epoch begins, and it does not
+            # once more: the callbacks have just heard that an epoch begins, and it does not
+            self._remember(sd)
             self.learn.dl = _Rest(self.dl, sd['iter'], sd['epoch_random'], sd['generators'], sd['random'])
         else:
-            self._epoch_random, self._generators = random_state(), [g.get_state() for g in generators(self.dl)]
+            self._epoch_random, self._generators = random_state(), [g.get_state()
+                                                                    for g in generators(self.dl)]
         self._resumed = None
 
     def after_batch(self):
-        if self.training and self.every is not None and self.train_iter % self.every == 0: self.write(self.epoch, self.iter+1)
+        if self.training and self.every is not None and self.train_iter % self.every == 0:
+            self.write(self.epoch, self.iter+1)
     def after_epoch(self): self.write(self.epoch+1, 0)
 
     def write(self, epoch, it):
@@ -83,9 +90,12 @@ class Checkpoint(Callback):
         if not first_process(): return
         learn, others = self.learn, self._others()
         save_whole(dict(
-            model=learn.model.state_dict(), opt=learn.opt.state_dict(), flags=[p.requires_grad for p in learn.model.parameters()],
-            grads=[p.grad for p in learn.model.parameters()], n_epoch=learn.n_epoch, epoch=epoch, iter=it, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
-            random=random_state(), epoch_random=self._epoch_random if it else None, generators=self._generators if it else [],
+            model=learn.model.state_dict(), opt=learn.opt.state_dict(),
+                        flags=[p.requires_grad for p in learn.model.parameters()],
+            grads=[p.grad for p in learn.model.parameters()], n_epoch=learn.n_epoch, epoch=epoch, iter=it,
+                        train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
+            random=random_state(), epoch_random=self._epoch_random if it else None,
+                        generators=self._generators if it else [],
             callbacks=[callback_state(cb) for cb in others]), self.file)
 
     def _others(self):
@@ -98,18 +108,31 @@ class Checkpoint(Callback):
     def restore(self):
         "Take everything over from the file; nothing is changed if it is another training's"
         sd, learn, others = load_plain(self.file, self.device), self.learn, self._others()
-        if not isinstance(sd, dict) or 'callbacks' not in sd: raise ValueError(f"{self.file} is no checkpoint of a training; a file of Learner.save is read by Learner.load")
-        if sd['n_epoch'] != learn.n_epoch: raise ValueError(f"{self.file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not {learn.n_epoch}: its schedule would not fit. Give the same number, or train without resume=True")
+        if not isinstance(sd, dict) or 'callbacks' not in sd:
+            raise ValueError(f"{self.file} is no checkpoint of a training; a file of Learner.save is read by "
+                             "Learner.load")
+        if sd['n_epoch'] != learn.n_epoch:
+            raise ValueError(f"{self.file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not "
+                             f"{learn.n_epoch}: its schedule would not fit. Give the same number, or train "
+                             "without resume=True")
         kinds, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in others]
-        if kinds != mine: raise ValueError(f"{self.file} was written with the callbacks {', '.join(kinds)}; this fit has {', '.join(mine)}")
+        if kinds != mine:
+            raise ValueError(f"{self.file} was written with the callbacks {', '.join(kinds)}; this fit has "
+                             f"{', '.join(mine)}")
         mine = {k: tuple(v.shape) for k,v in learn.model.state_dict().items()}
-        wrong = [k for k in {*mine, *sd['model']} if k not in mine or k not in sd['model'] or tuple(sd['model'][k].shape) != mine[k]]
-        if wrong: raise ValueError(f"{self.file} is a checkpoint of another model: {sorted(wrong)[0]} is missing or has another shape")
+        wrong = [k for k in {*mine,
+                             *sd['model']} if k not in mine or k not in sd['model']
+                 or tuple(sd['model'][k].shape) != mine[k]]
+        if wrong:
+            raise ValueError(f"{self.file} is a checkpoint of another model: {sorted(wrong)[0]} is missing "
+                             "or has another shape")
         learn.opt.load_state_dict(sd['opt'])
         learn.model.load_state_dict(sd['model'])
-        for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']): p.requires_grad_(flag); p.grad = g
+        for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
+            p.requires_grad_(flag); p.grad = g
         self._remember(sd)
-        learn.start_epoch, learn.train_iter, learn.smooth_loss = sd['epoch'], sd['train_iter'], sd['smooth_loss']
+        learn.start_epoch, learn.train_iter = sd['epoch'], sd['train_iter']
+        learn.smooth_loss = sd['smooth_loss']
         learn.pct_train = learn.train_iter/max(1, learn.n_epoch*len(learn.dls.train))
         if not sd['iter']: set_random_state(sd['random'])
         self._resumed = sd

@@ -23,7 +23,7 @@ from .checkpoint import *
 # %% ../nbs/04j_distributed.ipynb #b4c9fbb8
 def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else Gloo
                      timeout=600): # seconds that a process waits for the others before it gives up
-    "Join the processes that `torchrun` started, and take the GPU that is ours; gives our number and how many we are"
+    "Join the processes that `torchrun` started, and take our GPU; gives our number and how many we are"
     if not dist.is_available() or 'RANK' not in os.environ: return 0, 1
     if not dist.is_initialized():
         gpu = torch.cuda.is_available() and backend in (None, 'nccl')
@@ -35,7 +35,8 @@ def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else 
 # %% ../nbs/04j_distributed.ipynb #3e8e376e
 class _Cut:
     "A batch sampler's batches, of which we take our share"
-    def __init__(self, batches, rank, world, lengths): self.batches, self.rank, self.world, self.lengths = batches, rank, world, lengths
+    def __init__(self, batches, rank, world, lengths):
+        self.batches, self.rank, self.world, self.lengths = batches, rank, world, lengths
     def __len__(self): return len(self.batches)
     def __iter__(self):
         for b in self.batches:
@@ -44,22 +45,26 @@ class _Cut:
             yield b[self.rank::self.world] or b[:1]
 
 class Share:
-    "Our share of every batch of a loader; after each, `n` says how many of its items count, `n_all` how many all processes have"
+    "Our share of every batch of a loader; `n` says how many of its items count, `n_all` those of all processes"
     def __init__(self,
                  dl, # loader of the whole batches
                  rank, # our number, from 0
                  world, # how many processes there are
                  train=True): # may a batch that is empty for us not be left out?
         self.dl, self.rank, self.world, self.train, self.n, self.n_all = dl, rank, world, train, 0, 0
-        self.sampler, self.generator = getattr(dl, 'sampler', None), getattr(dl, 'generator', None) # whose random numbers a checkpoint keeps
+        # whose random numbers a checkpoint keeps
+        self.sampler, self.generator = getattr(dl, 'sampler', None), getattr(dl, 'generator', None)
 
     def __len__(self): return len(self.dl)
 
     def _shares(self):
         "Our share of each batch, and the length of the whole"
         if isinstance(self.dl, DataLoader) and self.dl.batch_sampler is not None:
-            lengths, kept = deque(), ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator', 'prefetch_factor')
-            inner = DataLoader(self.dl.dataset, batch_sampler=_Cut(self.dl.batch_sampler, self.rank, self.world, lengths), **{k: getattr(self.dl, k) for k in kept})
+            lengths, kept = deque(), ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
+                                      'multiprocessing_context', 'generator', 'prefetch_factor')
+            inner = DataLoader(self.dl.dataset,
+                               batch_sampler=_Cut(self.dl.batch_sampler, self.rank, self.world, lengths),
+                               **{k: getattr(self.dl, k) for k in kept})
             for b in inner: yield b, lengths.popleft()
         elif hasattr(self.dl, 'part'): yield from self.dl.part(self.rank, self.world)
         else:
@@ -97,7 +102,8 @@ class Distributed(Callback):
 
     def begin_fit(self):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._compare(dict(epochs=self.n_epoch, training_batches=len(self.dls.train), parameters=sum(p.numel() for p in self.model.parameters()),
+        self._compare(dict(epochs=self.n_epoch, training_batches=len(self.dls.train),
+                           parameters=sum(p.numel() for p in self.model.parameters()),
                            callbacks=[cb.name for cb in self.cbs]))
         self.bare = self.model
         if self.device.type == 'cuda': self.kwargs.setdefault('device_ids', [self.device])
@@ -107,7 +113,9 @@ class Distributed(Callback):
         everyone = [None]*self.world
         dist.all_gather_object(everyone, mine)
         for k in mine:
-            if any(o[k] != mine[k] for o in everyone): raise ValueError(f"the processes do not train the same: {k.replace('_', ' ')} {', '.join(str(o[k]) for o in everyone)} in processes 0 to {self.world-1}")
+            if any(o[k] != mine[k] for o in everyone):
+                raise ValueError(f"the processes do not train the same: {k.replace('_', ' ')} "
+                                 f"{', '.join(str(o[k]) for o in everyone)} in processes 0 to {self.world-1}")
 
     def begin_train(self):
         self.learn.model, self.first = self.replica, True
@@ -133,19 +141,23 @@ class Distributed(Callback):
 
     def begin_validate(self):
         if self.bare is not None: self.learn.model = self.bare
-        self.divided = any(isinstance(cb, Recorder) for cb in self.cbs) # get_preds has none: there everyone predicts everything
+        # get_preds has none: there everyone predicts everything
+        self.divided = any(isinstance(cb, Recorder) for cb in self.cbs)
         if self.divided: self.learn.dl = Share(self.dl, dist.get_rank(), dist.get_world_size(), train=False)
 
     def after_validate(self):
         if not self.divided: return
-        rec, kind = self.recorder, dict(device=self.device, dtype=torch.float32 if self.device.type == 'mps' else torch.float64)
+        rec, kind = self.recorder, dict(device=self.device,
+                                        dtype=torch.float32 if self.device.type == 'mps' else torch.float64)
         n = 1 + sum(not is_accumulator(m) for m in self.metrics)
         valid = rec._valid
         sums = torch.tensor([valid.n_seen, *(valid.sums or [0.]*n)], **kind)
         dist.all_reduce(sums)
         valid.n_seen, valid.sums = int(sums[0]), list(sums[1:])
 
-    def after_fit(self): dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {})) # what the first writes, the others may now read
+    # what the first writes, the others may now read
+    def after_fit(self):
+        dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {}))
 
     def cleanup_fit(self):
         if self.bare is not None: self.learn.model = self.bare
@@ -160,7 +172,10 @@ def distributed(self:Learner,
     rank, world = init_distributed()
     if any(isinstance(cb, Distributed) for cb in self.cbs) or 'RANK' not in os.environ: return self
     own = [m for m in self.metrics if is_accumulator(m) and not hasattr(m, 'dist_sync_fn')]
-    if own: raise TypeError(f"metric {metric_name(own[0])!r} would see only this process's share of the validation set: give a function, or a metric of torchmetrics, which puts the shares together")
+    if own:
+        raise TypeError(f"metric {metric_name(own[0])!r} would see only this process's share of the "
+                        "validation set: give a function, or a metric of torchmetrics, which puts the shares "
+                        "together")
     if self.device.type == 'cuda':
         self.device = torch.device('cuda', torch.cuda.current_device())
         self.model.to(self.device)

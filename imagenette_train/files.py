@@ -13,7 +13,7 @@ import torch
 
 # %% ../nbs/00c_files.ipynb #6d06af54
 def first_process():
-    "Are we the only process of this training, or the first of several? It is the one that prints and writes files"
+    "Are we the only process of this training, or the first of several: the one that prints and writes files?"
     d = torch.distributed
     return not (d.is_available() and d.is_initialized()) or d.get_rank() == 0
 
@@ -33,8 +33,9 @@ def _sync_folder(folder):
 
 @contextmanager
 def whole_file(file, # path to write
-               part=None): # the temporary file beside it; None: one with a name of its own, so that several processes may write the same file
-    "An open binary file that becomes `file`, at once and whole, if the block ends well; else nothing has changed"
+               # the temporary file; None: one of its own, so that several processes may write `file`
+               part=None):
+    "An open binary file that becomes `file`, whole, if the block ends well; else nothing has changed"
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     if part is None:
@@ -58,7 +59,7 @@ def write_whole(path, # file to write
 
 def save_whole(o, # anything that `torch.save` can write
                file): # path
-    "Write `o` to `file` so that it is never seen half-written; a temporary file that a kill left behind is overwritten"
+    "Write `o` to `file`, never seen half-written; a temporary file that a kill left behind is overwritten"
     file = Path(file)
     with whole_file(file, part=file.with_name(file.name + '.part')) as f: torch.save(o, f)
 
@@ -72,7 +73,8 @@ def load_plain(file, # path
                          "nothing of it was executed") from None
 
 # %% ../nbs/00c_files.ipynb #179411ba
-disk_full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)} # how systems report a full disk, as `OSError.errno`
+# how systems report a full disk, as `OSError.errno`
+disk_full = {errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
 
 def part_folder(dest): # the folder that it shall become
     "A new empty folder beside `dest`, whose name says that it is not complete"

@@ -17,6 +17,8 @@ from fastcore.basics import patch
 from .messages import *
 from .files import *
 from .batches import *
+from .folders import *
+from .augment import *
 
 # %% ../nbs/04d_pictures.ipynb #4401adcb
 def _decode(path, short):

@@ -27,7 +27,8 @@ class MixedPrecision(Callback):
     def __init__(self,
                  dtype=torch.float16, # torch.float16, with loss scaling, or torch.bfloat16, which needs none
                  init_scale=2.**16): # what the loss is multiplied by at first, float16 only
-        self.dtype, self.init_scale, self.scaler, self.context, self.scaled_loss = dtype, init_scale, None, None, None
+        self.dtype, self.init_scale = dtype, init_scale
+        self.scaler = self.context = self.scaled_loss = None
 
     def begin_fit(self):
         self.skipped, self.kept = 0, False
@@ -74,7 +75,8 @@ class MixedPrecision(Callback):
 
     def after_cancel_batch(self):
         self._leave()
-        if self.scaled_loss is not None and self.loss is self.scaled_loss: self.learn.loss = self.plain_loss # cancelled after backward
+        # cancelled after backward
+        if self.scaled_loss is not None and self.loss is self.scaled_loss: self.learn.loss = self.plain_loss
     def after_cancel_train(self): self._leave() # cancelled between begin_batch and after_loss
     def after_cancel_valid(self): self._leave()
     def after_cancel_epoch(self): self._leave()

@@ -26,7 +26,8 @@ class ProgressCallback(Callback):
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         n = len(self.dls.train) + (0 if self.dls.valid is None else len(self.dls.valid))
-        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch', **({} if first_process() else dict(disable=True))), 0.
+        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch',
+                                              **({} if first_process() else dict(disable=True))), 0.
 
     def begin_epoch(self): self.bar.set_description(f'epoch {self.epoch+1}/{self.n_epoch}', refresh=False)
 
@@ -41,7 +42,9 @@ class ProgressCallback(Callback):
     def _log(self, row):
         self.rows.append(row)
         names = self.recorder.metric_names
-        if in_notebook(): self._show(tabulate([fmt_row(r) for r in self.rows], names, tablefmt='html', disable_numparse=True))
+        if in_notebook():
+            self._show(tabulate([fmt_row(r) for r in self.rows], names, tablefmt='html',
+                                disable_numparse=True))
         else:
             if len(self.rows) == 1: self.bar.write('  '.join(f'{n:>10}' for n in names), file=sys.stdout)
             self.bar.write('  '.join(f'{v:>10}' for v in fmt_row(row)), file=sys.stdout)

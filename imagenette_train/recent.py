@@ -30,7 +30,8 @@ def nesterov_step(p, # parameter, any shape
 
 def NesterovSGD(params, lr, mom=0.9, wd=0., decouple_wd=True, **kwargs): # as `SGD`
     "SGD with Nesterov's momentum"
-    return Optimizer(params, [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step], lr=lr, mom=mom, wd=wd, **kwargs)
+    return Optimizer(params, [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step], lr=lr,
+                     mom=mom, wd=wd, **kwargs)
 
 # %% ../nbs/03c_recent.ipynb #bf1c03db
 def average_diff(p, # parameter, any shape
@@ -45,9 +46,12 @@ def average_diff(p, # parameter, any shape
     if prev is None: prev, diff_avg, sqr_avg = g.clone(), torch.zeros_like(g), torch.zeros_like(g)
     diff = g - prev
     ahead = g + diff_mom*diff
-    return {'diff_avg': diff_avg.mul_(diff_mom).add_(diff, alpha=1-diff_mom), 'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(ahead, ahead, value=1-sqr_mom), 'prev': prev.copy_(g)}
+    return {'diff_avg': diff_avg.mul_(diff_mom).add_(diff, alpha=1-diff_mom),
+            'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(ahead, ahead, value=1-sqr_mom), 'prev': prev.copy_(g)}
 
-def adan_step(p, lr, mom, diff_mom, sqr_mom, eps, wd, step, grad_avg, diff_avg, sqr_avg, do_wd=True, **kwargs): # hypers, and the states of the callbacks before
+# hypers, and the states of the callbacks before
+def adan_step(p, lr, mom, diff_mom, sqr_mom, eps, wd, step, grad_avg, diff_avg, sqr_avg, do_wd=True,
+              **kwargs):
     "Adan's step, with its decay by division"
     num = grad_avg/debias(mom, step) + diff_avg*(diff_mom/debias(diff_mom, step))
     p.data.addcdiv_(num, (sqr_avg/debias(sqr_mom, step)).sqrt_().add_(eps), value=-lr)
@@ -55,7 +59,8 @@ def adan_step(p, lr, mom, diff_mom, sqr_mom, eps, wd, step, grad_avg, diff_avg, 
 
 def Adan(params, lr, mom=0.98, diff_mom=0.92, sqr_mom=0.99, eps=1e-8, wd=0., **kwargs):
     "Adan (Xie et al., 2022)"
-    return Optimizer(params, [partial(average_grad, dampening=True), average_diff, step_stat, adan_step], lr=lr, mom=mom, diff_mom=diff_mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
+    return Optimizer(params, [partial(average_grad, dampening=True), average_diff, step_stat, adan_step],
+                     lr=lr, mom=mom, diff_mom=diff_mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03c_recent.ipynb #e1342882
 def cautious(step_cb): # an optimizer callback that moves the weights
@@ -95,7 +100,8 @@ def schedule_free_step(p, # parameter: holds y
 
 def ScheduleFreeAdamW(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-8, wd=0., **kwargs):
     "Schedule-free AdamW (Defazio et al., 2024); evaluate within `averaged(opt)`"
-    return Optimizer(params, [partial(average_sqr_grad, dampening=True), step_stat, schedule_free_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
+    return Optimizer(params, [partial(average_sqr_grad, dampening=True), step_stat, schedule_free_step],
+                     lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03c_recent.ipynb #a357903a
 @contextmanager
@@ -111,7 +117,8 @@ def averaged(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
 def orthogonal(g, # matrix
                steps=5): # rounds of the iteration
     "Approximately `U @ V.T` for `g = U S V.T`, as bfloat16"
-    a, b, c = 3.4445, -4.7750, 2.0315 # so that small singular values rise fast; they end between about 0.7 and 1.2
+    # so that small singular values rise fast; they end between about 0.7 and 1.2
+    a, b, c = 3.4445, -4.7750, 2.0315
     x = g.bfloat16()
     tall = x.shape[0] > x.shape[1]
     if tall: x = x.T
@@ -146,8 +153,12 @@ def other_step(p, lr, adam_scale, **kwargs): # adam_scale: Adam's rate, over `lr
     adam_step(p, lr=lr*adam_scale, **kwargs)
 other_step.defaults = dict(eps=1e-5, adam_scale=0.1)
 
-def Muon(params, lr, mom=0.95, sqr_mom=0.99, eps=1e-5, wd=0., adam_scale=0.1, **kwargs): # as `Adam`; adam_scale: Adam's rate for what is no matrix, over `lr`
+# as `Adam`; adam_scale: Adam's rate for what is no matrix, over `lr`
+def Muon(params, lr, mom=0.95, sqr_mom=0.99, eps=1e-5, wd=0., adam_scale=0.1, **kwargs):
     "Muon for matrices (Jordan et al., 2024), Adam for the other parameters"
     other = lambda p: not is_matrix(p)
-    cbs = [weight_decay, partial(average_grad, dampening=True), only(other, partial(average_sqr_grad, dampening=True)), step_stat, only(is_matrix, muon_step), only(other, other_step)]
-    return Optimizer(params, cbs, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, adam_scale=adam_scale, **kwargs)
+    cbs = [weight_decay, partial(average_grad, dampening=True),
+           only(other, partial(average_sqr_grad, dampening=True)), step_stat, only(is_matrix, muon_step),
+           only(other, other_step)]
+    return Optimizer(params, cbs, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, adam_scale=adam_scale,
+                     **kwargs)

@@ -27,7 +27,8 @@ def adam_like(step_cb, # the callback that moves the weights
               extra=()): # callbacks before it that keep further statistics
     "Makes a function like `Adam`, with `step_cb` in place of `adam_step`"
     def make(params, lr, mom=0.9, sqr_mom=0.99, eps=1e-5, wd=0., decouple_wd=True, **kwargs):
-        return Optimizer(params, [_decay(decouple_wd), _avg, _sqr, step_stat, *extra, step_cb], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
+        return Optimizer(params, [_decay(decouple_wd), _avg, _sqr, step_stat, *extra, step_cb], lr=lr,
+                         mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
     return make
 
 # %% ../nbs/03a_recipes.ipynb #e63acf21
@@ -46,7 +47,8 @@ RAdam = adam_like(radam_step)
 RAdam.__name__, RAdam.__doc__ = 'RAdam', "Rectified Adam (Liu et al., 2020)"
 
 # %% ../nbs/03a_recipes.ipynb #d47ec41c
-def nadam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, mus=1., **kwargs): # as `adam_step`; state `mus`: product of all mu so far
+# as `adam_step`; state `mus`: product of all mu so far
+def nadam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, mus=1., **kwargs):
     "Adam with Nesterov's momentum (Dozat, 2016)"
     mu, nxt = (mom*(1 - 0.5*0.96**(0.004*t)) for t in (step, step+1))
     mus *= mu
@@ -71,10 +73,12 @@ def amsgrad_step(p, max_avg, **kwargs): # as `adam_step`, with the state of `max
 amsgrad_step.defaults = dict(eps=1e-5)
 
 AMSGrad = adam_like(amsgrad_step, extra=[max_sqr])
-AMSGrad.__name__, AMSGrad.__doc__ = 'AMSGrad', "Adam that divides by the largest average of squares so far (Reddi et al., 2018)"
+AMSGrad.__name__ = 'AMSGrad'
+AMSGrad.__doc__ = "Adam that divides by the largest average of squares so far (Reddi et al., 2018)"
 
 # %% ../nbs/03a_recipes.ipynb #111088f1
-def qhadam_step(p, lr, mom, sqr_mom, eps, nu1, nu2, step, grad_avg, sqr_avg, **kwargs): # as `adam_step`; nu1, nu2: share of the averages, 0 to 1
+# as `adam_step`; nu1, nu2: share of the averages, 0 to 1
+def qhadam_step(p, lr, mom, sqr_mom, eps, nu1, nu2, step, grad_avg, sqr_avg, **kwargs):
     "Quasi-hyperbolic Adam (Ma and Yarats, 2019)"
     g = p.grad.data
     num = g*(1-nu1) + grad_avg*(nu1/debias(mom, step))
@@ -84,7 +88,8 @@ qhadam_step.defaults = dict(nu1=0.7, nu2=1., eps=1e-8)
 QHAdam = partial(adam_like(qhadam_step), mom=0.999, sqr_mom=0.999, eps=1e-8)
 
 # %% ../nbs/03a_recipes.ipynb #2e2f69f4
-def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs): # as `average_sqr_grad`, after `average_grad`
+# as `average_sqr_grad`, after `average_grad`
+def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs):
     "Keeps `sqr_avg`, the dampened average of `(grad - grad_avg)**2`, to which `eps` is added at each step"
     if sqr_avg is None: sqr_avg = torch.zeros_like(p.grad.data)
     diff = p.grad.data - grad_avg
@@ -92,10 +97,12 @@ def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs): # as `a
 
 def AdaBelief(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-16, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "AdaBelief (Zhuang et al., 2020)"
-    return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
+    return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr,
+                     mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03a_recipes.ipynb #6a52656e
-def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs): # trust: the layer's rate over lr, where |p| = |g|; clip: never above lr?
+# trust: the layer's rate over lr, where |p| = |g|; clip: never above lr?
+def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs):
     "Puts `local_lr`, the rate of the whole tensor, into the state"
     p_norm, g_norm = p.data.norm(), p.grad.data.norm()
     local = lr*trust*p_norm / (g_norm + wd*p_norm + eps)
@@ -103,14 +110,17 @@ def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs): # trust: the layer's r
     return {'local_lr': local.clamp(max=lr) if clip else local}
 layer_lr.defaults = dict(trust=0.02, wd=0., eps=1e-8)
 
-def layer_step(p, local_lr, grad_avg=None, **kwargs): # state of `layer_lr`, and of `average_grad` if there is one
+# state of `layer_lr`, and of `average_grad` if there is one
+def layer_step(p, local_lr, grad_avg=None, **kwargs):
     "One step with the rate of the tensor"
     p.data.sub_(local_lr * (p.grad.data if grad_avg is None else grad_avg))
 
-def LARC(params, lr, mom=0.9, trust=0.02, eps=1e-8, wd=0., clip=True, decouple_wd=True, **kwargs): # clip=False: LARS
+# clip=False: LARS
+def LARC(params, lr, mom=0.9, trust=0.02, eps=1e-8, wd=0., clip=True, decouple_wd=True, **kwargs):
     "Layer-wise rates (You et al., 2017), not above `lr` unless `clip=False`"
     cbs = [_decay(decouple_wd), *([average_grad] if mom else []), partial(layer_lr, clip=clip), layer_step]
-    return Optimizer(params, cbs, lr=lr, trust=trust, eps=eps, wd=wd, **(dict(mom=mom) if mom else {}), **kwargs)
+    return Optimizer(params, cbs, lr=lr, trust=trust, eps=eps, wd=wd, **(dict(mom=mom) if mom else {}),
+                     **kwargs)
 
 LARS = partial(LARC, clip=False)
 
@@ -127,7 +137,8 @@ LAMB = adam_like(lamb_step)
 LAMB.__name__, LAMB.__doc__ = 'LAMB', "Layer-wise Adam (You et al., 2020)"
 
 # %% ../nbs/03a_recipes.ipynb #61274369
-def lion_step(p, lr, mom, mom2, grad_avg=None, **kwargs): # mom: share of the average in the step; mom2: how much of it stays
+# mom: share of the average in the step; mom2: how much of it stays
+def lion_step(p, lr, mom, mom2, grad_avg=None, **kwargs):
     "A step by the sign of a mix of average and gradient (Chen et al., 2023)"
     g = p.grad.data
     if grad_avg is None: grad_avg = torch.zeros_like(g)
@@ -139,7 +150,8 @@ def Lion(params, lr, mom=0.9, mom2=0.99, wd=0., decouple_wd=True, **kwargs):
     return Optimizer(params, [_decay(decouple_wd), lion_step], lr=lr, mom=mom, mom2=mom2, wd=wd, **kwargs)
 
 # %% ../nbs/03a_recipes.ipynb #1feb69f7
-def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kwargs): # as `adam_step`; keeps both averages itself
+# as `adam_step`; keeps both averages itself
+def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kwargs):
     "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
     g = p.grad.data
     if step == 1: return {'sqr_avg': g**2, 'grad_avg': torch.zeros_like(g)}
@@ -149,7 +161,8 @@ def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kw
 
 def ADOPT(params, lr, mom=0.9, sqr_mom=0.9999, eps=1e-6, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "ADOPT (Taniguchi et al., 2024)"
-    return Optimizer(params, [_decay(decouple_wd), step_stat, adopt_step], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
+    return Optimizer(params, [_decay(decouple_wd), step_stat, adopt_step], lr=lr, mom=mom, sqr_mom=sqr_mom,
+                     eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03a_recipes.ipynb #c5835842
 def cautious_adam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwargs): # as `adam_step`
@@ -160,7 +173,8 @@ def cautious_adam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwar
 cautious_adam_step.defaults = dict(eps=1e-5)
 
 CautiousAdam = adam_like(cautious_adam_step)
-CautiousAdam.__name__, CautiousAdam.__doc__ = 'CautiousAdam', "Adam that lets weights wait whose gradient disagrees (Liang et al., 2024)"
+CautiousAdam.__name__ = 'CautiousAdam'
+CautiousAdam.__doc__ = "Adam that lets weights wait whose gradient disagrees (Liang et al., 2024)"
 
 # %% ../nbs/03a_recipes.ipynb #9f74d4f3
 def keep_slow(p, slow=None, **kwargs): # state `slow`: the slow weights, shape of `p`

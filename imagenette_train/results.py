@@ -19,15 +19,18 @@ def device_name(device): # 'cpu', 'cuda', ...
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     if Path('/proc/cpuinfo').exists():
-        name = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), name)
+        name = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines()
+                     if l.startswith('model name')), name)
     return f'{name}, {torch.get_num_threads()} threads'
 
 def environment(device): # 'cpu', 'cuda', ...
     "What a result depends on besides its settings: device, versions and date"
     import torchvision
     from imagenette_train import __version__
-    return dict(device=str(torch.device(device).type), device_name=device_name(device), imagenette_train=__version__, torch=torch.__version__,
-                torchvision=torchvision.__version__, python=platform.python_version(), system=platform.system(),
+    return dict(device=str(torch.device(device).type), device_name=device_name(device),
+                imagenette_train=__version__, torch=torch.__version__,
+                torchvision=torchvision.__version__, python=platform.python_version(),
+                system=platform.system(),
                 date=datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'))
 
 # %% ../nbs/04f_results.ipynb #7a280172

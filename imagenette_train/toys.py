@@ -51,7 +51,8 @@ def plot_paths(paths, # dict: name -> path, as `descend` gives
     axs = list(axs)
     for ax in axs[len(paths):]: ax.axis('off')
     for ax,(name,p) in zip(axs, paths.items()):
-        ax.contour(x, y, z, levels=torch.logspace(-2, 1.6, 12).tolist() if z.min() >= 0 else 20, colors='0.6', linewidths=0.6)
+        ax.contour(x, y, z, levels=torch.logspace(-2, 1.6, 12).tolist() if z.min() >= 0 else 20, colors='0.6',
+                   linewidths=0.6)
         ax.plot(0, 0, 'k+', ms=8)
         ax.plot(*p.T, '.-', color='tab:red', lw=1, ms=4)
         ax.plot(*p[-1], 'o', color='tab:blue')
@@ -86,7 +87,8 @@ def tiny_net(seed=0): # of the weights
     "A network of two convolutions for `tiny_pictures`"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        return nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
+                             nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
                              nn.Flatten(), nn.Linear(16*9, 4))
 
 # %% ../nbs/00a_toys.ipynb #77924a18
@@ -133,20 +135,29 @@ def draw_loop(steps, # names of the steps, in order
     deep = max((len(o) for o in callbacks.values()), default=0)
     height = 1.5 + (1.0 if events else 0) + 0.32*deep
     wide = [0.19*len(s) + 0.5 for s in steps] # how far a box reaches, and the room for an event's name
-    gap = [max(1.0, 0.19*max([len(events.get(i, '')), *(0.85*len(c) for c in callbacks.get(events.get(i), ()))]) - 0.3*wide[i] + 0.4) for i in range(n)]
+    gap = [max(1.0,
+               0.19*max([len(events.get(i, '')),
+                         *(0.85*len(c) for c in callbacks.get(events.get(i),
+                                                              ()))]) - 0.3*wide[i] + 0.4) for i in range(n)]
     at = [sum(wide[:i]) + sum(gap[:i]) + wide[i]/2 for i in range(n)]
     ax = ax or plt.subplots(figsize=(0.62*(at[-1] + wide[-1]), height))[1]
     for i,s in enumerate(steps):
-        ax.text(at[i], 0, s, ha='center', va='center', family='monospace', fontsize=8, bbox=dict(boxstyle='round,pad=0.5', fc='#dbe9f6', ec='#4477aa'))
-        if i < n-1: ax.annotate('', (at[i+1]-wide[i+1]/2, 0), (at[i]+wide[i]/2, 0), arrowprops=dict(arrowstyle='->', color='#4477aa'))
+        ax.text(at[i], 0, s, ha='center', va='center', family='monospace', fontsize=8,
+                bbox=dict(boxstyle='round,pad=0.5', fc='#dbe9f6', ec='#4477aa'))
+        if i < n-1:
+            ax.annotate('', (at[i+1]-wide[i+1]/2, 0), (at[i]+wide[i]/2, 0),
+                        arrowprops=dict(arrowstyle='->', color='#4477aa'))
         if i not in events: continue
         x, e = at[i] + (wide[i]+gap[i])/2, events[i]
         ax.plot([x, x], [-0.1, -0.5], color='#cc6677', lw=1)
         ax.text(x, -0.65, e, ha='center', va='center', family='monospace', fontsize=8, color='#882233')
-        for j,c in enumerate(callbacks.get(e, ())): ax.text(x, -1.0-0.32*j, c, ha='center', va='center', fontsize=8, bbox=dict(boxstyle='round,pad=0.2', fc='#fdf3d8', ec='#ccaa44'))
+        for j,c in enumerate(callbacks.get(e, ())):
+            ax.text(x, -1.0-0.32*j, c, ha='center', va='center', fontsize=8,
+                    bbox=dict(boxstyle='round,pad=0.2', fc='#fdf3d8', ec='#ccaa44'))
     ax.plot([at[-1], at[-1], at[0]], [0.3, 0.6, 0.6], color='#4477aa', lw=1)
     ax.annotate('', (at[0], 0.25), (at[0], 0.62), arrowprops=dict(arrowstyle='->', color='#4477aa'))
     ax.text((at[0]+at[-1])/2, 0.8, 'next batch', ha='center', va='center', fontsize=9, color='#4477aa')
-    ax.set(xlim=(-0.2, at[-1] + wide[-1]/2 + (gap[-1] if n-1 in events else 0.2)), ylim=(-0.5 - (0.4 if events else 0) - 0.34*deep, 1.0))
+    ax.set(xlim=(-0.2, at[-1] + wide[-1]/2 + (gap[-1] if n-1 in events else 0.2)),
+           ylim=(-0.5 - (0.4 if events else 0) - 0.34*deep, 1.0))
     ax.axis('off')
     return ax

@@ -32,7 +32,9 @@ class GradientClip(Callback):
     def before_step(self):
         ps = [p for p,*_ in self.opt.all_params(with_grad=True)]
         if self.max_value is not None: nn.utils.clip_grad_value_(ps, self.max_value)
-        self.norms.append(nn.utils.clip_grad_norm_(ps, float('inf') if self.max_norm is None else self.max_norm).detach())
+        self.norms.append(nn.utils.clip_grad_norm_(ps,
+                                                   float('inf')
+                                                   if self.max_norm is None else self.max_norm).detach())
 
 # %% ../nbs/04g_tricks.ipynb #5479386e
 class GradientAccumulation(Callback):
@@ -45,7 +47,8 @@ class GradientAccumulation(Callback):
     def begin_train(self): self.count, self.true_loss = 0, None
 
     def before_backward(self):
-        n = getattr(self.learn, 'n_items', None) or batch_size(self.xb) # of all processes, if there are several
+        # of all processes, if there are several
+        n = getattr(self.learn, 'n_items', None) or batch_size(self.xb)
         if self.count == 0: self.first = n
         self.count += n
         self.true_loss = self.loss
@@ -69,7 +72,9 @@ class EMA(Callback):
         if not 0 <= decay < 1: raise ValueError(f"decay={decay} must be at least 0 and below 1")
         self.decay = decay
 
-    def begin_fit(self): self.n, self.inside, self.average = 0, False, {k: v.detach().clone() for k,v in self.model.state_dict().items()}
+    def begin_fit(self):
+        self.n, self.inside, self.average = 0, False, {k: v.detach().clone()
+                                                       for k,v in self.model.state_dict().items()}
 
     @torch.no_grad()
     def after_step(self):
@@ -124,7 +129,9 @@ class _Mix(Callback):
     def begin_fit(self):
         from torchvision.transforms import v2
         c = self.c_given or getattr(self.dls, 'c', None)
-        if c is None: raise ValueError(f"{self.name} needs the number of classes: give c=..., or DataLoaders(..., c=...)")
+        if c is None:
+            raise ValueError(f"{self.name} needs the number of classes: give c=..., or DataLoaders(..., "
+                             "c=...)")
         self.mix = getattr(v2, self.kind)(alpha=self.alpha, num_classes=c)
 
     def begin_batch(self):
@@ -143,7 +150,10 @@ class CutMix(_Mix):
 class ChannelsLast(Callback):
     "Weights and pictures with the channels of a pixel side by side in memory"
     def begin_fit(self): self.model.to(memory_format=torch.channels_last)
-    def begin_batch(self): self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim == 4 else x for x in self.xb)
+    def begin_batch(self):
+        self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x,
+                                                                                            torch.Tensor)
+                              and x.ndim == 4 else x for x in self.xb)
 
 class CompileModel(Callback):
     "Runs the model through `torch.compile` for the length of a fit"

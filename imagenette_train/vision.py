@@ -26,7 +26,10 @@ def create_body(arch, # function that makes a torchvision ResNet
     "All layers of `arch` up to its last convolution"
     net = arch(weights='DEFAULT' if pretrained else None)
     layers = list(net.children())
-    if len(layers) < 3 or not isinstance(layers[-1], nn.Linear) or not isinstance(layers[-2], nn.AdaptiveAvgPool2d): raise TypeError(f"{getattr(arch, '__name__', arch)} does not end in pooling and a linear layer, as a ResNet does: build the model yourself and give it to Learner")
+    if len(layers) < 3 or not isinstance(layers[-1],
+                                         nn.Linear) or not isinstance(layers[-2], nn.AdaptiveAvgPool2d):
+        raise TypeError(f"{getattr(arch, '__name__', arch)} does not end in pooling and a linear layer, as a "
+                        "ResNet does: build the model yourself and give it to Learner")
     return nn.Sequential(*layers[:-2])
 
 def create_head(nf, # channels of the body's output
@@ -53,7 +56,8 @@ def cnn_learner(dls, # `DataLoaders` that know their number of classes, `c`
                 **kwargs): # passed to `Learner`: opt_func, lr, metrics, cbs, ...
     "A `Learner` for pictures: the body of `arch` and a new head, in channels-last layout"
     if n_out is None: n_out = getattr(dls, 'c', None)
-    if n_out is None: raise ValueError("the number of classes is not known: give n_out=..., or DataLoaders(..., c=...)")
+    if n_out is None:
+        raise ValueError("the number of classes is not known: give n_out=..., or DataLoaders(..., c=...)")
     body = create_body(arch, pretrained)
     was = body.training
     with keep_rng(), torch.no_grad(): nf = body.eval()(torch.zeros(1, 3, 64, 64)).shape[1]

@@ -34,13 +34,17 @@ class Tracker(Callback):
 
     def begin_fit(self):
         names = self.recorder.metric_names[1:-1]
-        if self.monitor not in names: raise ValueError(f"{self.name} watches {self.monitor!r}, and the table has: {', '.join(names)}.{did_you_mean(self.monitor, names)}")
-        self.column, self.best, self.waited, self.is_best = names.index(self.monitor), math.inf if self.mode == 'min' else -math.inf, 0, False
+        if self.monitor not in names:
+            raise ValueError(f"{self.name} watches {self.monitor!r}, and the table has: "
+                             f"{', '.join(names)}.{did_you_mean(self.monitor, names)}")
+        self.column, self.waited, self.is_best = names.index(self.monitor), 0, False
+        self.best = math.inf if self.mode == 'min' else -math.inf
 
     def after_epoch(self):
         v = self.recorder.values[-1][self.column] if self.recorder.values else None
         v = math.nan if v is None else v
-        self.is_best = v < self.best - self.min_delta if self.mode == 'min' else v > self.best + self.min_delta
+        gain = self.best - v if self.mode == 'min' else v - self.best
+        self.is_best = gain > self.min_delta
         if self.is_best: self.best, self.waited = v, 0
         else: self.waited += 1
 
@@ -113,7 +117,8 @@ class TensorBoardLogger(Callback):
     def begin_fit(self):
         if not first_process(): return
         try: from torch.utils.tensorboard import SummaryWriter
-        except ImportError: raise ImportError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from None
+        except ImportError:
+            raise ImportError("TensorBoardLogger needs TensorBoard: pip install tensorboard") from None
         self.writer = SummaryWriter(self.log_dir)
     def after_batch(self):
         if self.writer is None or not self.training or self.train_iter % self.every: return
@@ -132,7 +137,8 @@ class TensorBoardLogger(Callback):
 class LoopTimer(Callback):
     "Where the time of training batches goes, in seconds per part"
     run_valid, order = False, 1000
-    parts = dict(data='begin_batch', forward='after_pred', loss='after_loss', backward='after_backward', step='after_step', callbacks='after_batch')
+    parts = dict(data='begin_batch', forward='after_pred', loss='after_loss', backward='after_backward',
+                 step='after_step', callbacks='after_batch')
     def begin_fit(self): self.seconds, self.n, self.cancelled = dict.fromkeys(self.parts, 0.), 0, False
     def begin_train(self): self._t = time.perf_counter()
     def _mark(self, part):
@@ -156,7 +162,9 @@ class LoopTimer(Callback):
         total = sum(self.seconds.values())
         if not self.n: raise ValueError("nothing was measured yet: call fit first")
         return [(k, 1e3*v/self.n, v/total) for k,v in self.seconds.items()]
-    def __str__(self): return tabulate([(k, f'{ms:.3f}', f'{share:.0%}') for k,ms,share in self.table()], ['part', 'ms a batch', 'share'])
+    def __str__(self):
+        return tabulate([(k, f'{ms:.3f}', f'{share:.0%}') for k,ms,share in self.table()],
+                        ['part', 'ms a batch', 'share'])
 
 # %% ../nbs/04h_watch.ipynb #571f8e85
 _loop = '''begin_fit
@@ -193,13 +201,15 @@ def show_training_loop(self:Learner):
 
 @patch
 def summary(self:Learner):
-    "A table of the model's layers for one training batch: what comes out, and how many parameters; nothing is changed by it"
+    "A table of the model's layers for one training batch: what comes out, and how many parameters"
     rows, hooks, was = [], [], self.model.training
     def note(m, name):
         def hook(_, inp, out):
             shape = ' x '.join(map(str, out.shape)) if isinstance(out, torch.Tensor) else type(out).__name__
-            n, t = (sum(p.numel() for p in m.parameters(recurse=False) if not only or p.requires_grad) for only in (False, True))
-            rows.append((name, type(m).__name__, shape, n or '', '' if not n else 'yes' if t == n else 'no' if not t else 'in part'))
+            n, t = (sum(p.numel() for p in m.parameters(recurse=False) if not only or p.requires_grad)
+                    for only in (False, True))
+            rows.append((name, type(m).__name__, shape, n or '',
+                         '' if not n else 'yes' if t == n else 'no' if not t else 'in part'))
         return hook
     for name,m in self.model.named_modules():
         if not list(m.children()): hooks.append(m.register_forward_hook(note(m, name)))
@@ -211,7 +221,10 @@ def summary(self:Learner):
     finally:
         for h in hooks: h.remove()
         self.model.train(was)
-    n, t = (sum(p.numel() for p in self.model.parameters() if not only or p.requires_grad) for only in (False, True))
+    n, t = (sum(p.numel() for p in self.model.parameters() if not only or p.requires_grad) for only in (False,
+                                                                                                        True))
     opt = 'none yet' if self.opt is None else ', '.join(f'{k}={v}' for k,v in self.opt.hypers[-1].items())
-    return '\n'.join([tabulate(rows, ['layer', 'kind', 'output', 'parameters', 'trained'], disable_numparse=True), '',
-                      f'{n:,} parameters, {t:,} of them trained. Optimizer: {opt}. Callbacks: {", ".join(cb.name for cb in self.cbs)}'])
+    return '\n'.join([tabulate(rows, ['layer', 'kind', 'output', 'parameters', 'trained'],
+                               disable_numparse=True), '',
+                      f'{n:,} parameters, {t:,} of them trained. Optimizer: {opt}. Callbacks: '
+                      f'{", ".join(cb.name for cb in self.cbs)}'])

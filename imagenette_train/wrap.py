@@ -28,7 +28,8 @@ class OptimWrapper(Optimizer):
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
-                 **hypers): # under our names or PyTorch's; a number for all groups, or a list with one per group
+                 # under our names or PyTorch's; a number for all groups, or a list with one per group
+                 **hypers):
         self.param_lists = as_groups(params)
         self.opt_class, self.cbs, self.fused, self.frozen_idx = opt, [], False, 0
         self.state, self.inner, self._inner_state = defaultdict(dict), None, None
@@ -37,7 +38,8 @@ class OptimWrapper(Optimizer):
         except TypeError: defaults = opt([probe], lr=0.1).defaults
         self._names = torch_names(defaults)
         self.hypers = [{} for _ in self.param_lists]
-        own = {k: defaults[name] if i is None else defaults[name][i] for k,(name,i) in self._names.items() if defaults[name] is not None}
+        own = {k: defaults[name] if i is None else defaults[name][i] for k,(name,i) in self._names.items()
+               if defaults[name] is not None}
         for h in self.hypers: h.update(own)
         self.set_hypers(**hypers)
 
@@ -47,7 +49,8 @@ class OptimWrapper(Optimizer):
         "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
         groups = []
         for pg,hyper in zip(self.param_lists, self.hypers):
-            for decays in (True, False): groups.append([p for p in pg if self.state[p].get('do_wd', True) == decays])
+            for decays in (True, False):
+                groups.append([p for p in pg if self.state[p].get('do_wd', True) == decays])
         self._owner = [i//2 for i,g in enumerate(groups) if g]
         self._decays = [i%2 == 0 for i,g in enumerate(groups) if g]
         kwargs = {} if self.hypers[0].get('lr') is None else {'lr': self.hypers[0]['lr']}
@@ -78,7 +81,9 @@ class OptimWrapper(Optimizer):
         return {**super().state_dict(), 'inner': inner}
 
     def load_state_dict(self, sd):
-        if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd: raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
+        if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
+            raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another "
+                             "optimizer?")
         check_state_dict(self, sd)
         super().load_state_dict(sd)
         self.inner, self._inner_state = None, sd['inner']
