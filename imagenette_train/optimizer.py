@@ -41,7 +41,7 @@ class Optimizer(ParamGroups):
     @torch.no_grad()
     def step(self, closure=None):
         "Call every callback for every parameter that has a gradient; `closure` may compute the loss first"
-        loss = self._before_step(closure)
+        loss = self.loss_again(closure)
         if self.fused: fused_step(self)
         else:
             for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)
@@ -50,8 +50,7 @@ class Optimizer(ParamGroups):
 @patch
 def _step_one(self:Optimizer, p, state, hyper):
     "Call every callback for parameter `p`, and write what it returns into `state`"
-    follow(state, p) # to the device of `p`
-    for cb in self.cbs: state = _update(state, cb(p, **{**state, **hyper}))
+    for cb in self.cbs_for(p, state): state = _update(state, cb(p, **{**state, **hyper}))
 
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape
