@@ -63,7 +63,8 @@ class ParamGroups(torch.optim.Optimizer):
         if not self.cbs:
             raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; [sgd_cb] is the smallest")
         self.state, self.hypers = defaultdict(dict), [{} for _ in self.param_lists]
-        self.frozen_idx, self._watched, self.defaults = 0, {}, {}
+        self.frozen_idx, self.defaults = 0, {}
+        self._watched, self._trusted = {}, None # number of dimensions -> callbacks that were watched; they need it no more
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
         self.set_hypers(**{**own, **hypers})
 
@@ -108,8 +109,9 @@ def set_hyper(self:ParamGroups,
 def follow(state, # what is remembered of parameter `p`
            p): # a parameter
     "The tensors in `state`, on the device of `p`"
+    device = p.device
     for k,v in state.items():
-        if isinstance(v, torch.Tensor) and v.device != p.device: state[k] = v.to(p.device)
+        if isinstance(v, torch.Tensor) and v.device != device: state[k] = v.to(device)
 
 def forget_grad(p, # a parameter with a gradient
                 to_none): # drop it, instead of filling it with zeros?
@@ -171,19 +173,26 @@ def cbs_for(self:ParamGroups,
             p, # the parameter that comes next, with its
             state): # state
     "The callbacks to call for `p`; watched, if it is their first parameter with its number of dimensions"
-    follow(state, p)
-    return self.cbs if self._watched.get(p.ndim) is self.cbs else self._watch(p, state)
+    if state: follow(state, p)
+    return self.cbs if self._trusted is self.cbs else self._watch(p, state)
 
 @patch
 def _watch(self:ParamGroups, p, state):
+    if self._watched.get(p.ndim) is self.cbs: return self.cbs
     put_back, keeper = _way_back(p, state), {}
-    for cb in self.cbs: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
-    self._watched[p.ndim] = self.cbs # other callbacks are watched again
+    def watched():
+        for cb in self.cbs: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
+        self._watched[p.ndim] = self.cbs # reached if nothing went wrong; other callbacks are watched anew
+    return watched()
 
+# %% ../nbs/00g_groups.ipynb #0e206b8a
 @patch
-def loss_again(self:ParamGroups,
-               closure): # computes the loss, as PyTorch's optimizers allow; or None
-    "What `closure` gives, with gradients; None without it"
+def begin_step(self:ParamGroups,
+               closure): # computes the loss again, as PyTorch's optimizers allow; or None
+    "Look whether the callbacks need watching; gives what `closure` gives, computed with gradients"
+    if self._watched and self._trusted is not self.cbs:
+        ready = all(self._watched.get(p.ndim) is self.cbs for p,*_ in self.all_params(with_grad=True))
+        if ready: self._trusted = self.cbs
     if closure is None: return
     with torch.enable_grad(): return closure()
 

@@ -41,7 +41,7 @@ class Optimizer(ParamGroups):
     @torch.no_grad()
     def step(self, closure=None):
         "Call every callback for every parameter that has a gradient; `closure` may compute the loss first"
-        loss = self.loss_again(closure)
+        loss = self.begin_step(closure)
         if self.fused: fused_step(self)
         else:
             for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)
