@@ -25,17 +25,18 @@ def _check_param(p, i, seen):
     if not p.is_leaf:
         raise ValueError(f"the tensor {shape} was computed from others, so it gets no gradient: "
                          "pass what it was computed from")
-    if id(p) in seen: raise ValueError(f"a parameter {shape} stands twice in the groups; it would be stepped twice")
+    if id(p) in seen:
+        raise ValueError(f"a parameter {shape} stands twice in the groups; it would be stepped twice")
     seen.add(id(p))
 
 def _check_list(params):
     "An error unless `params` is a list of tensors, or a list of groups"
     if not params:
-        raise ValueError("the parameter list is empty: has the model parameters, and do any of them require a "
-                         "gradient? (And a generator is used up after one pass.)")
+        raise ValueError("the parameter list is empty: has the model parameters, and do any of them "
+                         "require a gradient? (And a generator is used up after one pass.)")
     if any(isinstance(o, dict) for o in params):
-        raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper one value "
-                        "per group, as in lr=[1e-4, 1e-3]")
+        raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper "
+                        "one value per group, as in lr=[1e-4, 1e-3]")
     kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}
     if len(kinds) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
 
@@ -61,10 +62,11 @@ class ParamGroups(torch.optim.Optimizer):
         self.param_lists = as_groups(params)
         self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
         if not self.cbs:
-            raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; [sgd_cb] is the smallest")
+            raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; "
+                             "[sgd_cb] is the smallest")
         self.state, self.hypers = defaultdict(dict), [{} for _ in self.param_lists]
         self.frozen_idx, self.defaults = 0, {}
-        self._watched, self._trusted = {}, None # number of dimensions -> callbacks that were watched; they need it no more
+        self._watched, self._trusted = {}, None # see "The first step is watched"
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
         self.set_hypers(**{**own, **hypers})
 
@@ -74,7 +76,8 @@ class ParamGroups(torch.optim.Optimizer):
 
 # %% ../nbs/00g_groups.ipynb #24d054ff
 def _no_hyper(name, keeper):
-    raise TypeError(f"{name!r} is no hyper but a state, which {keeper} keeps for each parameter: see opt.state[p]")
+    raise TypeError(f"{name!r} is no hyper but a state, which {keeper} keeps for each parameter: "
+                    "see opt.state[p]")
 
 @patch
 def _check_name(self:ParamGroups, name):
@@ -141,8 +144,8 @@ def _call_named(cb, p, given):
         missing = [k for k,arg in cb_args(cb).items() if arg.default is arg.empty and k not in given]
         if not missing: raise
         name = missing[0]
-        raise TypeError(f"{cb_name(cb)} needs {name!r}: it is no hyper that was given, and no callback before it "
-                        f"computes it. Give {name}=..., or put the callback that computes it (one with the "
+        raise TypeError(f"{cb_name(cb)} needs {name!r}: it is no hyper that was given, and no callback before "
+                        f"it computes it. Give {name}=..., or put the callback that computes it (one with the "
                         f"argument {name}=None) in front") from e
 
 # %% ../nbs/00g_groups.ipynb #caa34e53
@@ -153,8 +156,8 @@ def _check_keeps(cb, new, hypers, keeper):
         if name not in args or args[name].default is args[name].empty: continue
         if name in hypers: _no_hyper(name, cb_name(cb))
         if name in keeper:
-            raise TypeError(f"{keeper[name]} and {cb_name(cb)} both keep the state {name!r}, and would overwrite each "
-                            "other's: rename one of them, or leave one out")
+            raise TypeError(f"{keeper[name]} and {cb_name(cb)} both keep the state {name!r}, and would "
+                            "overwrite each other's: rename one of them, or leave one out")
         keeper[name] = cb_name(cb)
 
 def _call_watched(cb, hypers, keeper, put_back, p, **given):
@@ -203,7 +206,8 @@ def freeze_to(self:ParamGroups,
     "Freeze the parameter groups before `n`, except parameters whose state says `force_train`"
     k = len(self.param_lists)
     if not -k <= n < k:
-        raise ValueError(f"freeze_to({n}): this optimizer has {plural(k, 'parameter group')}, so n goes from {-k} to {k-1}")
+        raise ValueError(f"freeze_to({n}): this optimizer has {plural(k, 'parameter group')}, "
+                         f"so n goes from {-k} to {k-1}")
     self.frozen_idx = n % k
     for p,*_ in self.all_params(slice(self.frozen_idx, None)): p.requires_grad_(True)
     for p,_,state,_ in self.all_params(slice(None, self.frozen_idx)):
@@ -233,25 +237,30 @@ def clear_state(self:ParamGroups):
 @patch
 def state_dict(self:ParamGroups):
     "State of every parameter, in order, and the hypers of every group; tensors are shared, not copied"
-    return dict(state=[dict(state) for *_,state,_ in self.all_params()], hypers=[dict(h) for h in self.hypers],
-                shapes=[[tuple(p.shape) for p in pg] for pg in self.param_lists], cbs=[cb_name(cb) for cb in self.cbs])
+    states = [dict(state) for *_,state,_ in self.all_params()]
+    shapes = [[tuple(p.shape) for p in pg] for pg in self.param_lists]
+    return dict(state=states, hypers=[dict(h) for h in self.hypers],
+                shapes=shapes, cbs=[cb_name(cb) for cb in self.cbs])
 
 def _check_shapes(want, got):
     "An error unless both have the same numbers of parameters, of the same shapes"
-    if [len(g) for g in got] != [len(g) for g in want]:
-        raise ValueError(f"the state dict was saved for groups of {[len(g) for g in got]} parameters, this optimizer "
-                         f"has {[len(g) for g in want]}: another model?")
-    pairs = [(i, j, tuple(g), w) for i,(gs,ws) in enumerate(zip(got, want)) for j,(g,w) in enumerate(zip(gs, ws))]
-    for i,j,g,w in pairs:
-        if g != w:
-            raise ValueError(f"parameter {j} of group {i} has shape {w}, but the state dict was saved for shape {g}: "
-                             "another model?")
+    n_want, n_got = ([len(g) for g in groups] for groups in (want, got))
+    if n_got != n_want:
+        raise ValueError(f"the state dict was saved for groups of {n_got} parameters, "
+                         f"this optimizer has {n_want}: another model?")
+    for i,group in enumerate(want):
+        for j,shape in enumerate(group):
+            saved = tuple(got[i][j])
+            if saved == shape: continue
+            raise ValueError(f"parameter {j} of group {i} has shape {shape}, "
+                             f"but the state dict was saved for shape {saved}: another model?")
 
 def check_state_dict(opt, # a `ParamGroups`
                      sd): # a state dict
     "An error unless state dict `sd` is one of this optimizer and of these parameters"
     if not isinstance(sd, dict) or not {'state', 'hypers', 'shapes'} <= set(sd):
-        raise ValueError("this is no state dict of an Optimizer: it needs the entries 'state', 'hypers' and 'shapes'")
+        raise ValueError("this is no state dict of an Optimizer: it needs the entries 'state', 'hypers' "
+                         "and 'shapes'")
     mine = opt.state_dict()
     _check_shapes(mine['shapes'], sd['shapes'])
     theirs = sd.get('cbs', mine['cbs']) # a file of another library may lack them
@@ -260,16 +269,17 @@ def check_state_dict(opt, # a `ParamGroups`
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
     unknown = {k for h in sd['hypers'] for k in h} - opt.known_hypers()
     if unknown:
-        raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} of the state dict: "
-                         "another optimizer?")
+        raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
+                         "of the state dict: another optimizer?")
 
 @patch
 def load_state_dict(self:ParamGroups,
                     sd): # what `state_dict` gave
     "Take over state (copied) and hypers"
     check_state_dict(self, sd)
-    own = lambda v,p: v.detach().clone().to(p.device) if isinstance(v, torch.Tensor) else v
-    for (p,*_),state in zip(self.all_params(), sd['state']): self.state[p] = {k: own(v, p) for k,v in state.items()}
+    def own(v, p): return v.detach().clone().to(p.device) if isinstance(v, torch.Tensor) else v
+    for (p,*_),state in zip(self.all_params(), sd['state']):
+        self.state[p] = {k: own(v, p) for k,v in state.items()}
     for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
 
 # %% ../nbs/00g_groups.ipynb #30effd01
@@ -279,7 +289,8 @@ class _Group(MutableMapping):
     @property
     def _notes(self): return self.opt.__dict__.setdefault('_group_notes', {}).setdefault(self.i, {})
     def __getitem__(self, k):
-        return self.opt.param_lists[self.i] if k == 'params' else {**self._notes, **self.opt.hypers[self.i]}[k]
+        if k == 'params': return self.opt.param_lists[self.i]
+        return {**self._notes, **self.opt.hypers[self.i]}[k]
     def __setitem__(self, k, v):
         if k == 'params': self.opt.param_lists[self.i] = list(v)
         elif k not in self.opt.known_hypers(): self._notes[k] = v
@@ -298,7 +309,7 @@ def param_groups(self:ParamGroups):
 # %% ../nbs/00g_groups.ipynb #bba8f100
 @patch
 def add_param_group(self:ParamGroups,
-                    group): # a dict with `params`, tensors in no group yet, and hypers; others come from the last group
+                    group): # a dict: `params`, tensors in no group yet, and hypers (else those of the last group)
     "Add a parameter group"
     new = group['params']
     lists = as_groups([*self.param_lists, [new] if isinstance(new, torch.Tensor) else list(new)])
@@ -308,9 +319,9 @@ def add_param_group(self:ParamGroups,
     self.param_groups[-1].update({k: v for k,v in group.items() if k != 'params'})
 
 def _no_hooks(self, *args, **kwargs):
-    raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer callback "
-                              "(cbs=[...]), what is to happen around it a method before_step or after_step of a "
-                              "Learner's callback")
+    raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer "
+                              "callback (cbs=[...]), what is to happen around it a method before_step or "
+                              "after_step of a Learner's callback")
 ParamGroups.register_step_pre_hook = ParamGroups.register_step_post_hook = _no_hooks
 
 @patch
