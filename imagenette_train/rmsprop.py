@@ -19,7 +19,8 @@ def average_sqr_grad(p, # parameter, any shape
                      **kwargs):
     "Keeps `sqr_avg`, the moving average of the squared gradient"
     if sqr_avg is None: sqr_avg = torch.zeros_like(p.grad.data)
-    return {'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(p.grad.data, p.grad.data, value=1-sqr_mom if dampening else 1)}
+    g, share = p.grad.data, 1-sqr_mom if dampening else 1
+    return {'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=share)}
 average_sqr_grad.defaults = dict(sqr_mom=0.99)
 
 # %% ../nbs/02_rmsprop.ipynb #5efa716c
@@ -43,6 +44,7 @@ def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
             fused=False): # one compiled kernel (notebook 03b)?
     "RMSProp (Hinton, 2012) with a dampened average of the squares, with momentum if `mom` is not 0"
-    avg = [] if mom == 0 else [average_grad]
-    cbs = [weight_decay if decouple_wd else l2_reg, *avg, partial(average_sqr_grad, dampening=True), rms_prop_step]
-    return Optimizer(params, cbs, fused, lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd, **(dict(mom=mom) if avg else {}))
+    decay, hypers = weight_decay if decouple_wd else l2_reg, dict(lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    cbs = [decay, partial(average_sqr_grad, dampening=True), rms_prop_step]
+    if mom == 0: return Optimizer(params, cbs, fused, **hypers)
+    return Optimizer(params, [decay, average_grad, *cbs[1:]], fused, mom=mom, **hypers)
