@@ -144,9 +144,9 @@ def _call_named(cb, p, given):
         missing = [k for k,arg in cb_args(cb).items() if arg.default is arg.empty and k not in given]
         if not missing: raise
         name = missing[0]
-        raise TypeError(f"{cb_name(cb)} needs {name!r}: it is no hyper that was given, and no callback before "
-                        f"it computes it. Give {name}=..., or put the callback that computes it (one with the "
-                        f"argument {name}=None) in front") from e
+        raise TypeError(f"{cb_name(cb)} needs {name!r}: it is no hyper that was given, and no callback "
+                        f"before it computes it. Give {name}=..., or put the callback that computes it "
+                        f"(one with the argument {name}=None) in front") from e
 
 # %% ../nbs/00g_groups.ipynb #caa34e53
 def _check_keeps(cb, new, hypers, keeper):
@@ -309,7 +309,7 @@ def param_groups(self:ParamGroups):
 # %% ../nbs/00g_groups.ipynb #bba8f100
 @patch
 def add_param_group(self:ParamGroups,
-                    group): # a dict: `params`, tensors in no group yet, and hypers (else those of the last group)
+                    group): # a dict: `params`, tensors in no group yet, and hypers (else the last group's)
     "Add a parameter group"
     new = group['params']
     lists = as_groups([*self.param_lists, [new] if isinstance(new, torch.Tensor) else list(new)])
