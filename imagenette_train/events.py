@@ -41,7 +41,8 @@ event_times = dict(
     after_cancel_valid = "CancelValidException was raised; `after_validate` follows",
     after_cancel_epoch = "CancelEpochException was raised; `after_epoch` follows",
     after_cancel_fit   = "CancelFitException was raised; `after_fit` follows",
-    cleanup_fit    = "always the last event of a fit, also after an error or an interrupt; give back what you took")
+    cleanup_fit    = "always the last event of a fit, also after an error or an interrupt; give back what "
+                     "you took")
 
 event = SimpleNamespace(**{name: name for name in event_times})
 event.__doc__ = "Every event of the training loop, as an attribute"
@@ -76,7 +77,8 @@ def check_events(cls): # class of callbacks
         if name in known or name.startswith('_') or not callable(getattr(cls, name)): continue
         meant = _meant(name, known)
         if meant:
-            raise AttributeError(f"{cls.__name__}.{name} is named like an event, and there is none of that name. "
+            raise AttributeError(f"{cls.__name__}.{name} is named like an event, and there is none of that "
+                                 "name. "
                                  f"Did you mean {meant!r}? (start a helper's name with an underscore)")
 
 # %% ../nbs/04l_events.ipynb #4d0703d5
@@ -98,8 +100,10 @@ def warn_if_hiding(cb, # a callback
     learn = cb.__dict__.get('learn')
     known = k == 'learn' or k in cb.__dict__ or hasattr(type(cb), k)
     if learn is None or known or not hasattr(learn, k): return
-    warnings.warn(f"{type(cb).__name__} sets self.{k}, which hides the Learner's {k} from it and leaves the Learner "
-                  f"as it was. To change the Learner, write self.learn.{k} = ...; else choose another name", stacklevel=3)
+    warnings.warn(f"{type(cb).__name__} sets self.{k}, which hides the Learner's {k} from it and leaves the "
+                  "Learner "
+                  f"as it was. To change the Learner, write self.learn.{k} = ...; else choose another name",
+                  stacklevel=3)
 
 # %% ../nbs/04l_events.ipynb #0fa9dac8
 def _named(cb, f):
@@ -135,7 +139,8 @@ def _is_any(cb, classes):
 
 def _must_follow(cbs):
     "For each callback (by id) those that must run before it"
-    pairs = [(a, b) for a in cbs for b in cbs if a is not b and (_is_any(b, a.run_before) or _is_any(a, b.run_after))]
+    def before(a, b): return _is_any(b, a.run_before) or _is_any(a, b.run_after)
+    pairs = [(a, b) for a in cbs for b in cbs if a is not b and before(a, b)]
     return {id(cb): [a for a,b in pairs if b is cb] for cb in cbs}
 
 def _circle(left, first):

@@ -43,7 +43,7 @@ class LearnerBase:
                  opt_func=Adam, # called as `opt_func(param_groups, lr=lr)`
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
-                 metrics=None, # function or functions of `(pred, *yb)`, averaged over the items of the validation set
+                 metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
                  splitter=trainable_params, # model -> parameters, as a list or as a list of groups
                  wd=None, # weight decay; None leaves the optimizer's own
                  wd_bn_bias=False, # decay norm layers and biases, too?
@@ -51,7 +51,8 @@ class LearnerBase:
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is
         if device is None: device = next((p.device for p in model.parameters()), 'cpu')
-        self.dls, self.model, self.opt_func, self.device = dls, model.to(device), opt_func, torch.device(device)
+        self.dls, self.model, self.opt_func = dls, model.to(device), opt_func
+        self.device = torch.device(device)
         self.loss_func = F.cross_entropy if loss_func is None else loss_func
         self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, as_list(metrics)
@@ -118,8 +119,10 @@ def _arrange(self:LearnerBase):
 @patch
 def _check_new(self:LearnerBase, cb):
     "An error unless `cb` may become one of our callbacks"
-    if not hasattr(cb, 'run_before'): raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
-    if any(cb is o for o in self.cbs): raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
+    if not hasattr(cb, 'run_before'):
+        raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
+    if any(cb is o for o in self.cbs):
+        raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
     other = vars(cb).get('learn')
     if other is not None and other is not self and any(cb is o for o in other.cbs):
         raise ValueError(f"this {cb.name} belongs to another Learner: make a new one for each")
@@ -184,16 +187,18 @@ def _split_ids(self:LearnerBase):
 
 @patch
 def check_opt(self:LearnerBase):
-    "An error if parameters were replaced after the optimizer was made, a warning if some were added: they would not train"
+    "An error if parameters were replaced after the optimizer was made, a warning if some were added"
     held = {id(p) for p,*_ in self.opt.all_params()}
     new = {n: id(p) for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held}
     if not new: return
     if held - {id(p) for p in self.model.parameters()}:
-        raise ValueError(f"the model's {some_of(new)} came after the optimizer was made, which still holds what they "
+        raise ValueError(f"the model's {some_of(new)} came after the optimizer was made, which still holds "
+                         "what they "
                          "replaced: call learn.create_opt(), or fit(..., reset_opt=True)")
     asked = self._split_ids()
     if late := [n for n,i in new.items() if i in asked]:
-        warnings.warn(f"{some_of(late)} will not train: the optimizer was made before the model had it, or while it "
+        warnings.warn(f"{some_of(late)} will not train: the optimizer was made before the model had it, or "
+                      "while it "
                       "was frozen. Call learn.create_opt(), or fit(..., reset_opt=True)", stacklevel=3)
 
 # %% ../nbs/04m_learner.ipynb #15dd04b5
@@ -227,7 +232,8 @@ def _ready(self:LearnerBase, n_epoch, lr, wd, reset_opt, resume):
 def _train(self:LearnerBase):
     "All batches of the training part, if somebody said that we train"
     if self.training is None:
-        raise AttributeError("nobody said whether we train: TrainEvalCallback was removed, so a callback of yours must "
+        raise AttributeError("nobody said whether we train: TrainEvalCallback was removed, so a callback of "
+                             "yours must "
                              "set self.learn.training at begin_train and at begin_validate")
     self.all_batches()
 

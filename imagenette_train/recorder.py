@@ -58,7 +58,8 @@ class ValidSums:
         "Loss and metrics, in the order of the table; None where nothing was seen"
         if not self.n_seen: return [None]*(1 + len(self.metrics))
         means = iter([float(o)/self.n_seen for o in self.sums])
-        return [next(means), *(float(m.compute()) if is_accumulator(m) else next(means) for m in self.metrics)]
+        return [next(means),
+                *(float(m.compute()) if is_accumulator(m) else next(means) for m in self.metrics)]
 
 # %% ../nbs/04n_recorder.ipynb #4ad714ba
 def fmt_row(row): # as `Recorder.row`

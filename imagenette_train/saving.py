@@ -24,7 +24,8 @@ def check_same_model(mine, # state dict of the model that we have
     names = sorted({*mine, *theirs})
     wrong = [f"{k}: {_shape(theirs, k)} in the file, {_shape(mine, k)} in the model"
              for k in names if _shape(theirs, k) != _shape(mine, k)]
-    if wrong: raise ValueError(f"{file} is a checkpoint of another model:\n  {some_of(wrong, 6, sep=chr(10)+'  ')}")
+    if wrong:
+        raise ValueError(f"{file} is a checkpoint of another model:\n  {some_of(wrong, 6, sep=chr(10)+'  ')}")
 
 # %% ../nbs/04o_saving.ipynb #e882dc3f
 @patch
@@ -48,7 +49,7 @@ def _read(file, device):
 @patch
 def load(self:Learner,
          file): # path of a checkpoint that `save` wrote
-    "Take over model and optimizer from `file`; nothing is changed if they do not fit. Runs no code from the file"
+    "Take over model and optimizer from `file`; nothing is changed if they do not fit, and no code is run"
     sd = _read(file, self.device)
     check_same_model(self.model.state_dict(), sd['model'], file)
     if sd['opt'] is not None:

@@ -53,7 +53,7 @@ def plot_stored(runs, # dict: name of a run -> its label, in the order of the st
     for i,name in enumerate(runs):
         losses, acc = stored(name, profile)['losses'], mean_accuracy(name, profile)
         # greys for the story so far, red for the newest
-        style = dict(color='tab:red', lw=2) if i == n-1 else dict(color=f'{0.75 - 0.45*i/n:.2f}', lw=1.2)
+        style = dict(color='tab:red', lw=2) if i == n-1 else dict(color='0.4', lw=1.2, ls=('-', '--', '-.', ':')[i%4])
         ax.plot(range(skip, len(losses)), losses[skip:], label=f'{runs[name]}: {acc:.1%}', **style)
     ax.set(xlabel='training batches', ylabel='training loss (smoothed)')
     ax.legend(title='accuracy at the end', fontsize=9)

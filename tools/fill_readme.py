@@ -2,7 +2,9 @@
 import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
-from imagenette_train.baseline import compare_table, load_results
+from imagenette_train.baseline import runs
+from imagenette_train.experiment import load_results
+from imagenette_train.tables import compare_table
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'benchmarks'))
@@ -13,7 +15,7 @@ def pipe(rows, headers): return tabulate(rows, headers, tablefmt='pipe', disable
 
 def trained(profile):
     "What stands in the README for a profile: a line about the conditions, and the table"
-    found = load_results(root/'results'/profile)
+    found = load_results(root/'results'/profile, runs, 'run')
     s, env = found[0]['settings'], found[0]['environment']
     p, data = s['profile'], s['data']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
