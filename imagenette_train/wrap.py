@@ -8,10 +8,10 @@ __all__ = ['torch_names', 'OptimWrapper']
 # %% ../nbs/03d_wrap.ipynb #0c1ae9b7
 from collections import defaultdict
 import torch
+from fastcore.basics import patch
 from .hypers import *
 from .groups import *
 from .optimizer import *
-
 
 # %% ../nbs/03d_wrap.ipynb #6507e2c0
 def torch_names(defaults): # the `defaults` of a torch.optim optimizer
@@ -23,67 +23,85 @@ def torch_names(defaults): # the `defaults` of a torch.optim optimizer
     return names | {k: (k, None) for k in defaults if k not in {v for v,_ in names.values()}}
 
 # %% ../nbs/03d_wrap.ipynb #05f59f01
+def _torch_defaults(opt):
+    "The `defaults` of `torch.optim` optimizer `opt`"
+    probe = [torch.nn.Parameter(torch.zeros(1))]
+    try: return opt(probe).defaults
+    except TypeError: return opt(probe, lr=0.1).defaults # some have no rate of their own
+
+def _first_hypers(names, defaults):
+    "What `defaults` says, under our names"
+    return {k: defaults[name] if at is None else defaults[name][at]
+             for k,(name,at) in names.items() if defaults[name] is not None}
+
 class OptimWrapper(Optimizer):
     "Any `torch.optim` optimizer in the place of an `Optimizer`"
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
-                 # under our names or PyTorch's; a number for all groups, or a list with one per group
-                 **hypers):
-        self.param_lists = as_groups(params)
-        self.opt_class, self.cbs, self.fused, self.frozen_idx = opt, [], False, 0
-        self.state, self.inner, self._inner_state = defaultdict(dict), None, None
-        probe = torch.nn.Parameter(torch.zeros(1))
-        try: defaults = opt([probe]).defaults
-        except TypeError: defaults = opt([probe], lr=0.1).defaults
+                 **hypers): # our names or PyTorch's; a number for all groups, or a list with one per group
+        self.param_lists, self.opt_class, self.cbs, self.fused = as_groups(params), opt, [], False
+        self.state, self.frozen_idx, self.defaults = defaultdict(dict), 0, {}
+        self.inner = self._inner_state = None
+        defaults = _torch_defaults(opt)
         self._names = torch_names(defaults)
-        self.hypers = [{} for _ in self.param_lists]
-        own = {k: defaults[name] if i is None else defaults[name][i] for k,(name,i) in self._names.items()
-               if defaults[name] is not None}
-        for h in self.hypers: h.update(own)
+        self.hypers = [_first_hypers(self._names, defaults) for _ in self.param_lists]
         self.set_hypers(**hypers)
 
     def known_hypers(self): return set(self._names)
 
-    def _make(self):
-        "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
-        groups = []
-        for pg,hyper in zip(self.param_lists, self.hypers):
-            for decays in (True, False):
-                groups.append([p for p in pg if self.state[p].get('do_wd', True) == decays])
-        self._owner = [i//2 for i,g in enumerate(groups) if g]
-        self._decays = [i%2 == 0 for i,g in enumerate(groups) if g]
-        kwargs = {} if self.hypers[0].get('lr') is None else {'lr': self.hypers[0]['lr']}
-        self.inner = self.opt_class([dict(params=g) for g in groups if g], **kwargs)
-        if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
-        self._inner_state = None
+# %% ../nbs/03d_wrap.ipynb #bcae904f
+@patch
+def _make(self:OptimWrapper):
+    "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
+    groups, self._owner = [], [] # the owner: number of our group, and whether it decays
+    for i,pg in enumerate(self.param_lists):
+        for decays in (True, False):
+            ps = [p for p in pg if self.state[p].get('do_wd', True) == decays]
+            if not ps: continue
+            groups.append(dict(params=ps))
+            self._owner.append((i, decays))
+    lr = self.hypers[0].get('lr')
+    self.inner = self.opt_class(groups, **({} if lr is None else {'lr': lr}))
+    if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
+    self._inner_state = None
 
-    def _push(self):
-        "Writes our hypers into the wrapped optimizer's groups"
-        for group,i,decays in zip(self.inner.param_groups, self._owner, self._decays):
-            for k,v in self.hypers[i].items():
-                name, at = self._names[k]
-                if k == 'wd' and not decays: v = 0.
-                if at is None: group[name] = v
-                else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
+@patch
+def _push(self:OptimWrapper):
+    "Writes our hypers into the wrapped optimizer's groups"
+    for group,(i,decays) in zip(self.inner.param_groups, self._owner):
+        for k,v in self.hypers[i].items():
+            name, at = self._names[k]
+            if k == 'wd' and not decays: v = 0.
+            if at is None: group[name] = v
+            else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
 
-    def step(self, closure=None):
-        if self.inner is None: self._make()
-        self._push()
-        return self.inner.step(closure) if closure is not None else self.inner.step()
+@patch
+def step(self:OptimWrapper,
+         closure=None): # computes the loss again, if the wrapped optimizer wants it
+    "One step of the wrapped optimizer with our hypers"
+    if self.inner is None: self._make()
+    self._push()
+    return self.inner.step(closure) if closure is not None else self.inner.step()
 
-    def clear_state(self):
-        super().clear_state()
-        self.inner = self._inner_state = None
+# %% ../nbs/03d_wrap.ipynb #78dd26dd
+@patch
+def clear_state(self:OptimWrapper):
+    "Forget all statistics, those of the wrapped optimizer as well"
+    super(OptimWrapper, self).clear_state()
+    self.inner = self._inner_state = None
 
-    def state_dict(self):
-        inner = self._inner_state if self.inner is None else self.inner.state_dict()
-        return {**super().state_dict(), 'inner': inner}
+@patch
+def state_dict(self:OptimWrapper):
+    "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
+    inner = self._inner_state if self.inner is None else self.inner.state_dict()
+    return {**super(OptimWrapper, self).state_dict(), 'inner': inner}
 
-    def load_state_dict(self, sd):
-        if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
-            raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another "
-                             "optimizer?")
-        check_state_dict(self, sd)
-        super().load_state_dict(sd)
-        self.inner, self._inner_state = None, sd['inner']
+@patch
+def load_state_dict(self:OptimWrapper,
+                    sd): # what `state_dict` gave
+    "Take over flags, hypers and the wrapped optimizer's state"
+    if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
+        raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
+    super(OptimWrapper, self).load_state_dict(sd)
+    self.inner, self._inner_state = None, sd['inner']
