@@ -26,7 +26,8 @@ setup(
     extras_require={'dev': cfg['dev_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
-    classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Education', 'Intended Audience :: Developers',
+    classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Education',
+                 'Intended Audience :: Developers',
                  'License :: OSI Approved :: Apache Software License', 'Natural Language :: English',
                  *[f'Programming Language :: Python :: 3.{v}' for v in range(10, 14)]],
     zip_safe=False)

@@ -33,6 +33,7 @@ def _opt(learn, f): learn.opt_func = f
 
 def _cb(title, call, make): return Trick(title, f'learn.add_cbs({call})', lambda learn: learn.add_cbs(make()))
 
+# %% ../nbs/05b_ablation.ipynb #addc6fb0
 tricks = dict(
     none       = Trick('as it is', '', lambda learn: None),
     smoothing  = Trick('label smoothing', 'learn.loss_func = LabelSmoothing(0.1)',
@@ -52,6 +53,7 @@ def load_ablation(out): # folder that `ablation` wrote
     "The raw results in folder `out`, in the order of `tricks` and of the seeds"
     return load_results(out, tricks, 'trick')
 
+# %% ../nbs/05b_ablation.ipynb #62cf01bc
 def _trick_row(name, last):
     "The row of trick `name`; `last` has the last epoch of each pair of a trick and a seed"
     seeds = sorted(s for k,s in last if k == name)
@@ -62,6 +64,7 @@ def _trick_row(name, last):
     figures = [mean_spread(last[name,s][k] for s in seeds) for k in ('accuracy', 'valid_loss')]
     return [tricks[name].title, call, len(seeds), *figures, ', '.join(f'{c:+.3f}' for c in changes)]
 
+# %% ../nbs/05b_ablation.ipynb #e1a17d72
 def ablation_table(results): # of `ablation`
     "Accuracy and loss after the last epoch with each trick, and how much the accuracy changes, seed by seed"
     last = {(o['settings']['trick'], o['settings']['seed']): o['epochs'][-1] for o in results}
@@ -77,6 +80,7 @@ def _with_trick(trick, plan, seed):
     trick.apply(learn)
     return timed(learn, lambda learn: runs['adam'].fit(learn, plan.profile.n_epoch))
 
+# %% ../nbs/05b_ablation.ipynb #6c4b8f4c
 def ablation_settings(name, # of a trick
                       plan, # a `Plan`
                       seed): # of weights, batches and augmentation
@@ -85,6 +89,7 @@ def ablation_settings(name, # of a trick
     run = dict(run='adam', opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms)
     return dict(run, **identity(plan, seed), trick=name, call=tricks[name].call)
 
+# %% ../nbs/05b_ablation.ipynb #a3b689a6
 def ablation(data=None, # folder of pictures; None: found as `find_pictures` says
              profile='quick', # name of a profile
              device=None, # None: CUDA if there is one, else the CPU

@@ -18,6 +18,7 @@ from .chance import *
 from .hypers import *
 from .stored import *
 from .groups import *
+from .trace import *
 from .fused import *
 from .optimizer import *
 from .momentum import *
@@ -52,3 +53,6 @@ from .ablation import *
 from .tables import *
 from .cli import *
 from .hypers import _update
+
+# a star import hands on what `__all__` lists, and of itself that would be nothing
+__all__ = [name for name in globals() if name == '_update' or not name.startswith('_')]

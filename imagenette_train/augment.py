@@ -16,6 +16,7 @@ imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def _rand(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
 
+# %% ../nbs/04q_augment.ipynb #406c665b
 def crop_box(h, w, # size of the pictures
              min_scale, # smallest share of the area
              ratio=(3/4, 4/3)): # width to height, from, to
@@ -48,6 +49,7 @@ def homography(n, # number of pictures
     m[:,2,0], m[:,2,1], m[:,2,2] = wx/2, wy/2, 1.
     return m
 
+# %% ../nbs/04q_augment.ipynb #f78b403d
 def apply_homography(xb, # (n, c, h, w), real numbers
                      m): # (n, 3, 3), output to input coordinates
     "Each picture of `xb` seen through its matrix; what lies outside is reflected"
@@ -67,6 +69,7 @@ def random_light(n, # number of pictures
     c = _rand(n, lo=math.log(1-max_lighting), hi=-math.log(1-max_lighting)) * (torch.rand(n) < p)
     return b, c.exp()
 
+# %% ../nbs/04q_augment.ipynb #175d5bac
 def apply_light(xb, # (n, 3, h, w), from 0 to 1
                 b, c): # shift and factor of the logit, (n,)
     "`xb`, its logit shifted by `b` and multiplied by `c`; changes `xb` in place"
@@ -80,6 +83,7 @@ def resize(xb, # (n, c, h, w), uint8
     if xb.device.type != 'cpu': xb = xb.float() # only the CPU has a kernel for uint8
     return F.interpolate(xb, (size, size), mode='bilinear', antialias=True, align_corners=False)
 
+# %% ../nbs/04q_augment.ipynb #bac7c015
 class Augment:
     "uint8 pictures (n, h, w, 3) -> normalised floats (n, 3, size, size), in training with random changes"
     part = 4 << 20 # bytes of floats worked on at a time on a CPU, so that they stay in its cache
@@ -96,28 +100,43 @@ class Augment:
         if zoom < 1: raise ValueError(f"zoom={zoom} must be 1 (none) or more")
         if not 0 <= max_lighting < 1:
             raise ValueError(f"max_lighting={max_lighting} must be at least 0 and below 1")
-        self.size, self.min_scale, self.flip, self.geo = size, min_scale, flip, dict(rotate=rotate, zoom=zoom,
-                                                                                     warp=warp)
-        self.moves, self.max_lighting, self.p = bool(rotate or warp or zoom > 1), max_lighting, p
+        self.size, self.min_scale, self.flip, self.p = size, min_scale, flip, p
+        self.geo, self.max_lighting = dict(rotate=rotate, zoom=zoom, warp=warp), max_lighting
+        self.moves = bool(rotate or warp or zoom > 1)
+
+    def draw(self, n, device):
+        "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
+        m = homography(n, self.flip, **self.geo, p=self.p) if self.moves else None
+        flip = (torch.rand(n) < self.flip).to(device) if self.flip and not self.moves else None
+        return m, flip, random_light(n, self.max_lighting, self.p) if self.max_lighting else None
+
+    def change(self, x, m, flip, light):
+        "Pictures `x` (n, 3, h, w), uint8, at their size, from 0 to 1, and changed as drawn"
+        if x.shape[2:] != (self.size, self.size): x = resize(x, self.size)
+        x = x.float().div_(255)
+        if m is not None: x = apply_homography(x, m)
+        if flip is not None: x = torch.where(flip[:,None,None,None], x.flip(-1), x)
+        return x if light is None else apply_light(x, *light)
 
     def __call__(self, xb, train):
-        xb = xb.permute(0, 3, 1, 2) # the bytes stay where they are: this is the channels-last layout
-        n, m, flip, light = len(xb), None, None, None
+        # the bytes stay where they are: this is the channels-last layout
+        xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
+        n, device = len(xb), xb.device
         if train:
             if self.min_scale < 1:
                 t,l,h,w = crop_box(*xb.shape[2:], self.min_scale)
                 xb = xb[:, :, t:t+h, l:l+w]
-            if self.moves: m = homography(n, self.flip, **self.geo, p=self.p)
-            elif self.flip: flip = (torch.rand(n) < self.flip).to(xb.device)
-            if self.max_lighting: light = random_light(n, self.max_lighting, self.p)
-        step = n if xb.device.type != 'cpu' else max(1, self.part // (12*self.size**2))
-        out = torch.empty(n, 3, self.size, self.size, device=xb.device, memory_format=torch.channels_last)
-        mean, std = (torch.tensor(o, device=xb.device).view(1, 3, 1, 1) for o in imagenet_stats)
+            changes = self.draw(n, device)
+        step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
+        out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
+        mean, std = (torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats)
         for s in (slice(i, i+step) for i in range(0, n, step)):
-            x = xb[s] if xb.shape[2:] == (self.size, self.size) else resize(xb[s], self.size)
-            x = x.float().div_(255)
-            if m is not None: x = apply_homography(x, m[s])
-            if flip is not None: x = torch.where(flip[s,None,None,None], x.flip(-1), x)
-            if light is not None: x = apply_light(x, *(o[s] for o in light))
+            x = self.change(xb[s], *(_cut(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)
         return out
+
+# %% ../nbs/04q_augment.ipynb #39812fd3
+def _cut(o, s):
+    "Slice `s` of a tensor, of each of several, or of nothing"
+    if isinstance(o, tuple): return tuple(v[s] for v in o)
+    return None if o is None else o[s]

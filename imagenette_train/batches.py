@@ -34,6 +34,7 @@ def to_device(b, # tensor, or tuple, list or dict of such
     if hasattr(b, 'to') and not isinstance(b, dict): return b.to(device) # such as a PackedSequence
     return map_batch(partial(to_device, device=device), b)
 
+# %% ../nbs/04k_batches.ipynb #f4f61897
 def map_batch(f, # function of one entry
               b): # tuple (also a named one), list or dict
     "`f` of every entry of `b`, in a container of the same kind; anything else as it is"
@@ -60,6 +61,7 @@ def _lengths(b):
 # what the target may be called in a batch that is a dict
 target_names = ('y', 'label', 'labels', 'target', 'targets')
 
+# %% ../nbs/04k_batches.ipynb #6c7d043d
 def split_batch(b): # what a loader yields
     "Batch `b` as `(xb, xkw, yb)`: inputs by place, inputs by name, targets"
     if isinstance(b, dict):

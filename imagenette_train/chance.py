@@ -26,6 +26,7 @@ def random_state():
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return dict(python=random.getstate(), numpy=(kind, keys, *rest), torch=torch.get_rng_state(), cuda=cuda)
 
+# %% ../nbs/00d_chance.ipynb #74f48172
 def set_random_state(s): # what `random_state` gave
     "Put all generators where they were"
     kind, keys, *rest = s['numpy']
@@ -35,6 +36,7 @@ def set_random_state(s): # what `random_state` gave
     torch.set_rng_state(s['torch'].cpu())
     if s['cuda']: torch.cuda.set_rng_state_all([o.cpu() for o in s['cuda']])
 
+# %% ../nbs/00d_chance.ipynb #3bee818a
 @contextmanager
 def keep_rng():
     "Random numbers are afterwards where they were before"

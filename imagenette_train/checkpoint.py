@@ -24,6 +24,7 @@ def _plain(v):
     if type(v) in (list, tuple): return all(map(_plain, v))
     return type(v) is dict and all(_plain(k) and _plain(o) for k,o in v.items())
 
+# %% ../nbs/04i_checkpoint.ipynb #95536bd4
 def callback_state(cb): # a callback
     "What of a callback's memory is plain data, or has a `state_dict` of its own"
     given = inspect.signature(type(cb).__init__).parameters
@@ -33,6 +34,7 @@ def callback_state(cb): # a callback
                                                                             'state_dict')
                        and not isinstance(v, (torch.nn.Module, torch.optim.Optimizer, type))})
 
+# %% ../nbs/04i_checkpoint.ipynb #bbc863dd
 def set_callback_state(cb, state): # what `callback_state` gave
     "Give a callback its memory back"
     vars(cb).update(state['plain'])
@@ -53,6 +55,7 @@ class _Rest:
         set_random_state(self.now)
         yield from batches
 
+# %% ../nbs/04i_checkpoint.ipynb #a0d0929f
 class Checkpoint(Callback):
     "Writes all that a training is made of; `fit(..., resume=True)` resumes from there"
     order = 5000 # after all others
@@ -105,31 +108,31 @@ class Checkpoint(Callback):
     def _remember(self, sd):
         for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
 
+    def _check(self, sd, others):
+        "An error unless `sd` is a checkpoint of this training"
+        learn, file = self.learn, self.file
+        if not isinstance(sd, dict) or 'callbacks' not in sd:
+            raise ValueError(f"{file} is no checkpoint of a training; a file of Learner.save is read by "
+                             "Learner.load")
+        if sd['n_epoch'] != learn.n_epoch:
+            raise ValueError(f"{file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not "
+                             f"{learn.n_epoch}: its schedule would not fit. Give the same number, or train "
+                             "without resume=True")
+        theirs, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in others]
+        if theirs != mine:
+            raise ValueError(f"{file} was written with the callbacks {', '.join(theirs)}; this fit has "
+                             f"{', '.join(mine)}")
+        check_same_model(learn.model.state_dict(), sd['model'], file)
+
     def restore(self):
         "Take everything over from the file; nothing is changed if it is another training's"
         sd, learn, others = load_plain(self.file, self.device), self.learn, self._others()
-        if not isinstance(sd, dict) or 'callbacks' not in sd:
-            raise ValueError(f"{self.file} is no checkpoint of a training; a file of Learner.save is read by "
-                             "Learner.load")
-        if sd['n_epoch'] != learn.n_epoch:
-            raise ValueError(f"{self.file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not "
-                             f"{learn.n_epoch}: its schedule would not fit. Give the same number, or train "
-                             "without resume=True")
-        kinds, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in others]
-        if kinds != mine:
-            raise ValueError(f"{self.file} was written with the callbacks {', '.join(kinds)}; this fit has "
-                             f"{', '.join(mine)}")
-        mine = {k: tuple(v.shape) for k,v in learn.model.state_dict().items()}
-        wrong = [k for k in {*mine,
-                             *sd['model']} if k not in mine or k not in sd['model']
-                 or tuple(sd['model'][k].shape) != mine[k]]
-        if wrong:
-            raise ValueError(f"{self.file} is a checkpoint of another model: {sorted(wrong)[0]} is missing "
-                             "or has another shape")
+        self._check(sd, others)
         learn.opt.load_state_dict(sd['opt'])
         learn.model.load_state_dict(sd['model'])
         for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
-            p.requires_grad_(flag); p.grad = g
+            p.requires_grad_(flag)
+            p.grad = g
         self._remember(sd)
         learn.start_epoch, learn.train_iter = sd['epoch'], sd['train_iter']
         learn.smooth_loss = sd['smooth_loss']

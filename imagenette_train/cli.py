@@ -22,10 +22,11 @@ def _run(command, data, profile, device, seeds, runs, out, fresh):
     elif command == 'ablation': ablation(data, profile or 'quick', device, seeds, names, out, fresh)
     else: reproduce(data, profile, device, seeds, names, out, fresh)
 
+# %% ../nbs/05e_cli.ipynb #96df2b79
 @call_parse
-def main(command:str, # reproduce (five runs, tables), tables (from raw results), ablation (each trick off and on)
+def main(command:str, # reproduce (the five runs), tables (from raw results), ablation (each trick)
          data:str=None, # folder with train/ and val/ (default: $IMAGENETTE_TRAIN_DATA, the cache, a download)
-         profile:str=None, # chapter (ResNet-34, 128 px; CUDA's default), quick (ResNet-18, 64 px), smoke (seconds)
+         profile:str=None, # chapter (ResNet-34, 128 px; CUDA's default), quick (ResNet-18, 64 px), smoke
          device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
          seeds:int=1, # number of seeds
          runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop; all tricks)

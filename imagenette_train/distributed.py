@@ -6,7 +6,7 @@
 __all__ = ['init_distributed', 'Share', 'Distributed']
 
 # %% ../nbs/04j_distributed.ipynb #dd39c3d9
-import atexit, copy, os
+import atexit, os
 from collections import deque
 from datetime import timedelta
 import torch
@@ -44,8 +44,9 @@ class _Cut:
             self.lengths.append(len(b))
             yield b[self.rank::self.world] or b[:1]
 
+# %% ../nbs/04j_distributed.ipynb #760b841d
 class Share:
-    "Our share of every batch of a loader; `n` says how many of its items count, `n_all` those of all processes"
+    "Our share of every batch of a loader; `n` of its items count, of `n_all` in all processes"
     def __init__(self,
                  dl, # loader of the whole batches
                  rank, # our number, from 0
@@ -79,6 +80,7 @@ class Share:
             self.n, self.n_all = len(range(self.rank, n, self.world)), n
             if self.n or self.train: yield b
 
+# %% ../nbs/04j_distributed.ipynb #3202aebb
 def _cut(b, part):
     "`part` of every tensor of batch `b`"
     if isinstance(b, torch.Tensor): return b[part]
@@ -93,6 +95,7 @@ class _Replica(DistributedDataParallel):
     def state_dict(self, *args, **kwargs): return self.module.state_dict(*args, **kwargs)
     def load_state_dict(self, *args, **kwargs): return self.module.load_state_dict(*args, **kwargs)
 
+# %% ../nbs/04j_distributed.ipynb #ebe9d7a4
 class Distributed(Callback):
     "Trains in several processes at once, each on its share of every batch"
     order = -1000 # before all others

@@ -70,6 +70,7 @@ def _meant(name, known):
     if not near and not name.startswith(('begin_', 'before_', 'after_')): return None
     return (near or difflib.get_close_matches(name, known, n=1, cutoff=0.) or ['begin_fit'])[0]
 
+# %% ../nbs/04l_events.ipynb #9584fd63
 def check_events(cls): # class of callbacks
     "An error for a method of `cls` that is named like an event and is none"
     known = {*event_times, *todays_names, 'after_create'}
@@ -94,6 +95,7 @@ def from_learner(cb, # a callback
     except AttributeError:
         raise AttributeError(f"neither {cb.name} nor its Learner has an attribute {k!r}") from None
 
+# %% ../nbs/04l_events.ipynb #ecc1a2b4
 def warn_if_hiding(cb, # a callback
                    k): # name of an attribute that is about to be set
     "A warning if `cb` is about to hide an attribute of its Learner from itself"
@@ -112,6 +114,7 @@ def _named(cb, f):
     g.__self__, g.__name__ = cb, getattr(f, '__name__', 'function')
     return g
 
+# %% ../nbs/04l_events.ipynb #46eefd59
 def _only_in_its_part(cb, f):
     "`f`, called in the part of the epoch that `run_train` and `run_valid` allow"
     def g():
@@ -119,6 +122,7 @@ def _only_in_its_part(cb, f):
     g.__self__, g.__name__ = cb, f.__name__
     return g
 
+# %% ../nbs/04l_events.ipynb #b3b3d645
 def handlers(cb, # a callback
              event): # name of an event, as the chapter writes it
     "The functions of `cb` to call at `event`"
@@ -137,12 +141,14 @@ def _is_any(cb, classes):
     names = {k.__name__ for k in type(cb).__mro__}
     return any(c in names if isinstance(c, str) else isinstance(cb, c) for c in _classes(classes))
 
+# %% ../nbs/04l_events.ipynb #732c1930
 def _must_follow(cbs):
     "For each callback (by id) those that must run before it"
     def before(a, b): return _is_any(b, a.run_before) or _is_any(a, b.run_after)
     pairs = [(a, b) for a in cbs for b in cbs if a is not b and before(a, b)]
     return {id(cb): [a for a,b in pairs if b is cb] for cb in cbs}
 
+# %% ../nbs/04l_events.ipynb #82800088
 def _circle(left, first):
     "The names along one circle, as `A before B before A`"
     path = [left[0]]
@@ -151,6 +157,7 @@ def _circle(left, first):
         if nxt in path: return ' before '.join(o.name for o in [nxt, *reversed(path[path.index(nxt):])])
         path.append(nxt)
 
+# %% ../nbs/04l_events.ipynb #3e8f6508
 def sort_cbs(cbs): # callbacks, in the order in which they were added
     "`cbs` in an order that keeps every `run_before` and `run_after`; else by `order`, else as given"
     first, left, res = _must_follow(cbs), sorted(cbs, key=lambda cb: cb.order), []

@@ -46,6 +46,7 @@ def profile_data(profile, # a `Profile`
     return get_data(data=folder, presize=profile.presize, resize=profile.size, bs=profile.bs,
                     n_per_class=profile.n_per_class, device=device, **dict(profile.aug))
 
+# %% ../nbs/05d_experiment.ipynb #2e932883
 def data_copy(dls): # what `get_data` gave
     "What copy of the pictures this is: squashed or not, and how many there are"
     pics = dls.train.pics, dls.valid.pics
@@ -65,6 +66,7 @@ def best_device(device=None): # 'cpu', 'cuda', ...; None: CUDA if there is one
     "The device to work on"
     return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
+# %% ../nbs/05d_experiment.ipynb #c2218ce9
 class Plan:
     "What an experiment trains: profile, device, pictures, and every pair of a seed and a name"
     def __init__(self,
@@ -91,6 +93,7 @@ def epoch_rows(rec): # the `Recorder` of a Learner with the one metric accuracy
     rows = enumerate(zip(rec.values, rec.seconds))
     return [dict(epoch=i, train_loss=a, valid_loss=b, accuracy=c, seconds=s) for i,((a,b,c),s) in rows]
 
+# %% ../nbs/05d_experiment.ipynb #cf2b122b
 def timed(learn, # a Learner, about to train
           fit): # function that trains it
     "Train; gives the epochs, the seconds and the precision"
@@ -99,6 +102,7 @@ def timed(learn, # a Learner, about to train
     seconds = round(time.perf_counter()-t0, 2)
     return dict(epochs=epoch_rows(learn.recorder), seconds=seconds, precision=precision_name(learn))
 
+# %% ../nbs/05d_experiment.ipynb #afc6ddb4
 def identity(plan, # a `Plan`
              seed): # of weights, batches and augmentation
     "What identifies a result, besides what was trained; a dict"
@@ -127,6 +131,7 @@ def load_results(out, # folder with raw results
 
 def _kind(o): return {k: o['settings'][k] for k in ('profile', 'device', 'data')}
 
+# %% ../nbs/05d_experiment.ipynb #3b16d5ee
 def same_settings(results, # raw results
                   key): # which of the settings is the name of what was trained
     "Those results that were made like the newest one; says which are left out"
@@ -138,6 +143,7 @@ def same_settings(results, # raw results
               "of pictures a folder of its own (out=...)\n")
     return [o for o in results if _kind(o) == newest]
 
+# %% ../nbs/05d_experiment.ipynb #e35e1a29
 def conditions(res): # a raw result
     "Size, pictures, device and versions of a result, as text"
     s, env = res['settings'], res['environment']

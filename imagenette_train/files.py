@@ -24,6 +24,7 @@ def as_new_file(path): # file or folder, made by `tempfile` for its owner alone
     os.umask(mask)
     os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~mask)
 
+# %% ../nbs/00c_files.ipynb #eadb925c
 def _sync_folder(folder):
     "See to it that a rename in `folder` is on the disk, where the system can do that"
     if not hasattr(os, 'O_DIRECTORY'): return
@@ -31,6 +32,7 @@ def _sync_folder(folder):
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../nbs/00c_files.ipynb #c8bb4f18
 @contextmanager
 def whole_file(file, # path to write
                # the temporary file; None: one of its own, so that several processes may write `file`
@@ -63,6 +65,7 @@ def save_whole(o, # anything that `torch.save` can write
     file = Path(file)
     with whole_file(file, part=file.with_name(file.name + '.part')) as f: torch.save(o, f)
 
+# %% ../nbs/00c_files.ipynb #e3e8d80e
 def load_plain(file, # path
                device='cpu'): # where tensors go
     "What `save_whole` wrote; nothing in the file is executed"

@@ -33,6 +33,7 @@ def _keep_model(model):
             p.grad = None
     return put_back
 
+# %% ../nbs/04r_finder.ipynb #5d1681ba
 def _keep_opt(learn):
     "A function that puts the optimizer of `learn` back"
     opt = learn.opt
@@ -54,6 +55,7 @@ def _copied(v, memo):
     try: return copy.deepcopy(v, memo)
     except Exception: return v
 
+# %% ../nbs/04r_finder.ipynb #677b7a35
 def _keep_callbacks(learn):
     "Give the callbacks copies of their memory; a function that gives them the original back"
     before, memo = learn.cbs, _own_things(learn)
@@ -73,6 +75,7 @@ def _keep_callbacks(learn):
 _counts = ('training', 'n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'smooth_loss',
            'logger')
 
+# %% ../nbs/04r_finder.ipynb #4cbbc7ee
 def _keep_counts(learn):
     "A function that puts what `learn` itself counts back, and its loaders' own generators"
     mine = {k: getattr(learn, k) for k in _counts}
@@ -82,6 +85,7 @@ def _keep_counts(learn):
         for g,state in gens: g.set_state(state)
     return put_back
 
+# %% ../nbs/04r_finder.ipynb #07979a22
 @patch
 @contextmanager
 def as_if_never(self:Learner):
@@ -123,6 +127,7 @@ def _slopes(lrs, losses):
                                                                                  0)])
             for i in range(n)] if n > 1 else [0.]
 
+# %% ../nbs/04r_finder.ipynb #90cf6ed9
 def minimum(lrs, losses): # learning rates, and the smoothed loss at each
     "A tenth of the rate of the lowest loss"
     return lrs[min(range(len(lrs)), key=lambda i: losses[i])]/10
@@ -133,6 +138,7 @@ def steep(lrs, losses): # as `minimum`
     slope = _slopes(lrs, losses)
     return lrs[min(range(lo+1), key=lambda i: slope[i])]
 
+# %% ../nbs/04r_finder.ipynb #8780a331
 def valley(lrs, losses): # as `minimum`
     "Two thirds of the way down the longest stretch on which the loss goes on falling (gaps are passed over)"
     n = len(losses)
@@ -143,6 +149,7 @@ def valley(lrs, losses): # as `minimum`
     end = max(range(n), key=lambda i: best[i])
     return lrs[start[end] + (end-start[end])*2//3]
 
+# %% ../nbs/04r_finder.ipynb #42ca9c3f
 def slide(lrs, losses, # as `minimum`
           decades=0.8): # width of the interval that slides
     "A third of the left end of the last interval over which the loss falls, slid in from large rates"
@@ -151,6 +158,7 @@ def slide(lrs, losses, # as `minimum`
     right = next((r for r in range(len(lrs)-1, w-1, -1) if losses[r] < losses[r-w]), w)
     return lrs[right-w]/3
 
+# %% ../nbs/04r_finder.ipynb #a4e18e28
 def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
@@ -164,7 +172,7 @@ def lr_find(self:Learner,
             stop_div=True, # stop when the smoothed loss exceeds 4 times its best?
             show_plot=True, # draw loss against learning rate?
             suggest_funcs=None): # functions of `(lrs, losses)`, such as `valley`; None: the chapter's pair
-    "Try learning rates, and leave the Learner as it was; gives `(lr_min, lr_steep)`, or what `suggest_funcs` say"
+    "Try rates, leave the Learner as it was; gives `(lr_min, lr_steep)`, or what `suggest_funcs` say"
     if num_it < 2 or not 0 < start_lr < end_lr:
         raise ValueError(f"lr_find(start_lr={start_lr}, end_lr={end_lr}, num_it={num_it}): rates must rise "
                          "from above 0, in 2 steps or more")
@@ -187,6 +195,7 @@ def lr_find(self:Learner,
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
 
+# %% ../nbs/04r_finder.ipynb #808ab42d
 def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
                  suggestion=None, # `SuggestedLRs`, marked in the picture
                  ax=None): # matplotlib axes; new if None

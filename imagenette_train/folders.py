@@ -8,14 +8,11 @@ __all__ = ['URLs', 'imagenette_classes', 'imagenette_counts', 'generated_classes
            'find_pictures']
 
 # %% ../nbs/04p_folders.ipynb #671dd2bf
-import errno, hashlib, json, math, os, shutil, socket, tempfile
+import json, math, os, shutil, socket, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-import torch
-import torch.nn.functional as F
-from fastcore.basics import patch
 from .messages import *
 from .files import *
 from .batches import *
@@ -42,7 +39,7 @@ imagenette_counts = dict(
 
 # %% ../nbs/04p_folders.ipynb #6f7f5f60
 def cache_dir():
-    "Where downloads and decoded pictures are kept: `$IMAGENETTE_TRAIN_CACHE`, or a folder in the user's cache"
+    "Where downloads and decoded pictures are kept: `$IMAGENETTE_TRAIN_CACHE`, or in the user's cache"
     own = os.environ.get('IMAGENETTE_TRAIN_CACHE')
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
     return Path(own).expanduser() if own else base/'imagenette_train'
@@ -50,6 +47,7 @@ def cache_dir():
 # %% ../nbs/04p_folders.ipynb #951a74b3
 _suffixes = {'.jpeg', '.jpg', '.png'}
 
+# %% ../nbs/04p_folders.ipynb #80d1fe06
 def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
     "The pictures below `path` as `{split: {class: [file names]}}`, sorted"
     found = {}
@@ -75,8 +73,9 @@ def check_counts(path, # folder that was listed
             n,w = len(found[split].get(c, ())), classes.get(c, 0)
             if n != w: wrong.append(f"{split}/{c}: {n} pictures, expected {w}")
     if wrong:
-        raise ValueError(f"{path} is not a whole copy:\n  {some_of(wrong, 12, sep=chr(10)+'  ')}\nUnpack the archive again, "
-                         "or give another folder; for pictures of your own, give "
+        listed = some_of(wrong, 12, sep='\n  ')
+        raise ValueError(f"{path} is not a whole copy:\n  {listed}\nUnpack the archive again, or give "
+                         "another folder; for pictures of your own, give "
                          "PictureFolder(path, 'given', check=False).")
 
 # %% ../nbs/04p_folders.ipynb #feb18837
@@ -123,8 +122,10 @@ def _draw(kind, rng, size=160):
     a = np.asarray(im.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2))), dtype=np.float32)
     return np.clip(a + rng.normal(0, rng.uniform(4, 22), a.shape), 0, 255).astype(np.uint8)
 
+# %% ../nbs/04p_folders.ipynb #2cb504ef
 def _colour(rng): return tuple(int(o) for o in rng.integers(20, 236, 3))
 
+# %% ../nbs/04p_folders.ipynb #55f04cb5
 def _shape(draw, kind, rng, size, r, colour):
     "Draw shape `kind` (disc, ring, bar, triangle, star), `r` its share of the picture, at a random place"
     cx,cy,a,r = *(rng.uniform(0.25, 0.75, 2)*size), rng.uniform(0, 2*math.pi), r*size
@@ -141,6 +142,7 @@ def _shape(draw, kind, rng, size, r, colour):
 generated_classes = ['g0_disc', 'g1_ring', 'g2_bar', 'g3_triangle', 'g4_star', 'g5_discs', 'g6_rings',
                      'g7_bars', 'g8_triangles', 'g9_stars']
 
+# %% ../nbs/04p_folders.ipynb #59e12b10
 def generated_counts(n_train, n_valid): # pictures a class
     "How many pictures of each generated class there are, as `imagenette_counts`"
     return dict(train=dict.fromkeys(generated_classes, n_train),
@@ -181,6 +183,17 @@ def generate_pictures(dest, # folder to make; nothing is done if it is there and
     return dest
 
 # %% ../nbs/04p_folders.ipynb #7c664dfa
+def _check_classes(path, found):
+    "An error unless train and val hold the same classes, and pictures of each"
+    empty = [f'{s}/{c}' for s,cs in found.items() for c,fs in cs.items() if not fs]
+    if empty or not found['train']:
+        raise ValueError(f"no pictures in {', '.join(empty) or 'train'} of {path}")
+    odd = set(found['train']) ^ set(found['val'])
+    if odd:
+        raise ValueError(f"{path}: train and val must hold the same classes; only one of them has "
+                         f"{sorted(odd)}")
+
+# %% ../nbs/04p_folders.ipynb #c562d9fa
 class PictureFolder:
     "A folder of pictures, what kind of copy it is, and what was found in it"
     def __init__(self,
@@ -191,22 +204,15 @@ class PictureFolder:
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no folder {self.path}: give the one that holds train/ and "
                                     "val/")
-        if not (self.path/'train').is_dir() and (self.path/'imagenette2-160').is_dir():
-            self.path = self.path/'imagenette2-160'
-        self.found = list_pictures(self.path)
+        inner = self.path/'imagenette2-160'
+        if not (self.path/'train').is_dir() and inner.is_dir(): self.path = inner
+        self.found, want = list_pictures(self.path), imagenette_counts
         mark = self.path/'generated.json'
-        if mark.is_file(): self.copy, made = 'generated', json.loads(mark.read_text())
-        want = imagenette_counts if not mark.is_file() else generated_counts(**{k: made[k]
-                                                                                for k in ('n_train',
-                                                                                          'n_valid')})
+        if mark.is_file():
+            made = json.loads(mark.read_text())
+            self.copy, want = 'generated', generated_counts(made['n_train'], made['n_valid'])
         if check: check_counts(self.path, self.found, want)
-        empty = [f'{s}/{c}' for s,cs in self.found.items() for c,fs in cs.items() if not fs]
-        if empty or not self.found['train']:
-            raise ValueError(f"no pictures in {', '.join(empty) or 'train'} of {self.path}")
-        odd = set(self.found['train']) ^ set(self.found['val'])
-        if odd:
-            raise ValueError(f"{self.path}: train and val must hold the same classes; only one of them has "
-                             f"{sorted(odd)}")
+        _check_classes(self.path, self.found)
         self.classes = sorted(self.found['train'])
 
     @property
@@ -215,7 +221,8 @@ class PictureFolder:
     def files(self,
               n_per_class=None): # take only the first so many of each class, a pair (train, val); None: all
         "Lists of `(path, class number)` for train and for val"
-        ns = (None, None) if n_per_class is None else n_per_class if isinstance(n_per_class, (tuple, list)) else ()
+        ns = (None, None) if n_per_class is None else n_per_class
+        if not isinstance(ns, (tuple, list)): ns = ()
         if len(ns) != 2 or not all(n is None or n >= 1 for n in ns):
             raise ValueError(f"n_per_class={n_per_class!r}: give a pair, how many pictures of each class to "
                              "train and to validate on, such as (600, 200)")
@@ -225,7 +232,7 @@ class PictureFolder:
 
 # %% ../nbs/04p_folders.ipynb #2b34f14b
 def find_pictures(url=URLs.IMAGENETTE_160, # which archive to download where none is at hand
-                  data=None, # folder; None: `$IMAGENETTE_TRAIN_DATA`, the cache, a download, or generated pictures
+                  data=None, # folder; None: `$IMAGENETTE_TRAIN_DATA`, the cache, a download, generated
                   check=True, # compare the counts with Imagenette's?
                   say=print): # told which pictures were found
     "Find pictures: the folder given, the cache, a download, or generated ones; says which"

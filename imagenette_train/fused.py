@@ -13,7 +13,6 @@ import torch
 from torch import fx
 from fastcore.basics import patch
 from .hypers import *
-from .hypers import _update
 from .groups import *
 from .trace import *
 from .trace import _NotYet, _is_num
@@ -26,6 +25,7 @@ def _factors(factors, like):
     return torch.tensor(factors, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
                         device=like.device)
 
+# %% ../nbs/03b_fused.ipynb #a4de7ed1
 class _Kernel:
     "A compiled sweep for flat tensors of any length from 2 on"
     def __init__(self, graph, n_factors):
@@ -70,6 +70,7 @@ def _try_kernel(f, prog, like, factors):
                              equal_nan=True).float().mean() < 0.999 for a,b in zip(got, want)):
             raise AssertionError("the compiled kernel gives other numbers than the callbacks")
 
+# %% ../nbs/03b_fused.ipynb #77522800
 def kernel(prog, # a `Program`
            like, # tensors like those that it will get (p, g, state): their dtypes and device
            factors): # factors to try it with
@@ -104,6 +105,7 @@ def _like(t, p):
     "`t` in the memory layout of `p`: itself, or a copy"
     return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
 
+# %% ../nbs/03b_fused.ipynb #c8dbca10
 def _views(buf, ps):
     "Pieces of `buf`, one after the other, in the shapes and layouts of `ps`"
     starts = [0, *torch.tensor([p.numel() for p in ps]).cumsum(0).tolist()]
@@ -115,15 +117,16 @@ def _key(state, hyper):
     kind = lambda v: type(v) if _is_num(v) else v.dtype if isinstance(v, torch.Tensor) else repr(v)
     return tuple((k, kind(v)) for d in (state, hyper) for k,v in d.items())
 
+# %% ../nbs/03b_fused.ipynb #58899606
 def _as_planned(states, names, held, fixed):
     "Is the state still what was laid out: these tensors, these flags, and numbers that all share?"
     first = states[0]
-    if any(len(s) != len(first) for s in states): return False
-    if any(s.get(k) is not t for k,ts in zip(names, held) for s,t in zip(states, ts)): return False
-    if any(s.get(k) != v for k,v in fixed for s in states): return False
-    shared = [(k, v) for k,v in first.items() if _is_num(v)]
-    return all(s.get(k) == v for k,v in shared for s in states[1:])
+    same_tensors = all(s.get(k) is t for k,ts in zip(names, held) for s,t in zip(states, ts))
+    if not same_tensors or any(len(s) != len(first) for s in states): return False
+    shared = [(k, v) for k,v in first.items() if _is_num(v)] + fixed
+    return all(s.get(k) == v for k,v in shared for s in states)
 
+# %% ../nbs/03b_fused.ipynb #2641305e
 class _Planned:
     "Parameters that are stepped by one call of a kernel"
     def __init__(self, ps, states, names, hyper):
@@ -131,6 +134,7 @@ class _Planned:
         self.kind = _key(states[0], hyper), ps[0].dtype, ps[0].device
         self.fixed = [(k, v) for k,v in states[0].items() if not _is_num(v) and k not in names]
 
+# %% ../nbs/03b_fused.ipynb #ce56f094
 class _Single(_Planned):
     "One tensor that is stepped where it lies"
     def __init__(self, ps, states, names, hyper):
@@ -146,6 +150,7 @@ class _Single(_Planned):
         f(self.p, g.view(-1) if self.plain else _flat(g), *self.state)
         if writes_grad and g is not p.grad: p.grad.copy_(g)
 
+# %% ../nbs/03b_fused.ipynb #0d0dd1fb
 class _Packed(_Planned):
     "Small tensors that are stepped together, in the two buffers `staging`"
     def __init__(self, ps, states, names, hyper, staging):
@@ -220,6 +225,7 @@ def _program(self:FusedStep, state, hyper):
     progs.append(prog)
     return self._program(state, hyper)
 
+# %% ../nbs/03b_fused.ipynb #ab5c2b6a
 @patch
 def _check_state(self:FusedStep, p, state):
     "The state of `p`, on its device; an error unless its tensors have the shape of `p`"
@@ -229,11 +235,13 @@ def _check_state(self:FusedStep, p, state):
                               f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
     follow(state, p)
 
+# %% ../nbs/03b_fused.ipynb #7ea92967
 def _fits_kernel(p):
     "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
     plain = p.is_floating_point() and p.grad.layout is torch.strided
     return plain and p.numel() > 1 and _flat(p) is not None
 
+# %% ../nbs/03b_fused.ipynb #9bebe521
 @patch
 def _planned(self:FusedStep, ps, hyper):
     "What to step together of the parameters `ps`, all of one kind; None before their state is complete"
@@ -244,6 +252,7 @@ def _planned(self:FusedStep, ps, hyper):
     singles = [_Single([p], [state[p]], names, hyper) for p in large]
     return singles + [_Packed(qs, [state[p] for p in qs], names, hyper, self._staging(qs[0])) for qs in small]
 
+# %% ../nbs/03b_fused.ipynb #bcfbea0a
 @patch
 def _plan(self:FusedStep, ps, hyper):
     "Sorts the parameters `ps` into those that kernels step, and the rest"
@@ -260,6 +269,7 @@ def _plan(self:FusedStep, ps, hyper):
         else: lots += planned
     return SimpleNamespace(ps=ps, lots=lots, rest=rest, final=final, hyper_key=_key({}, hyper))
 
+# %% ../nbs/03b_fused.ipynb #4a634afe
 @patch
 def _sort(self:FusedStep, ps):
     "Large parameters, and lists of small ones"
@@ -274,6 +284,7 @@ def _sort(self:FusedStep, ps):
         room -= p.numel()
     return large, small
 
+# %% ../nbs/03b_fused.ipynb #b75ccc7c
 @patch
 def _staging(self:FusedStep, p):
     "Two buffers into which weights and gradients of small tensors are copied"
@@ -282,6 +293,7 @@ def _staging(self:FusedStep, p):
         self.buffers[p.dtype, p.device] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
     return self.buffers[p.dtype, p.device]
 
+# %% ../nbs/03b_fused.ipynb #9abd3fa2
 @patch
 def _job(self:FusedStep, lot, hyper):
     "What to call for `lot`, its new numbers, and whether gradients are written; once per step and kind"
@@ -294,6 +306,7 @@ def _job(self:FusedStep, lot, hyper):
         self.done[which] = f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
     return self.done[which]
 
+# %% ../nbs/03b_fused.ipynb #c797d0cb
 def _with_last(k, factors, *ts): k(*ts, factors)
 def _in_pieces(prog, factors, *ts, size=2**18):
     for part in zip(*(t.split(size) for t in ts)): prog.tensors(*part, factors)

@@ -29,6 +29,7 @@ def _check_param(p, i, seen):
         raise ValueError(f"a parameter {shape} stands twice in the groups; it would be stepped twice")
     seen.add(id(p))
 
+# %% ../nbs/00g_groups.ipynb #38e4af08
 def _check_list(params):
     "An error unless `params` is a list of tensors, or a list of groups"
     if not params:
@@ -40,6 +41,7 @@ def _check_list(params):
     kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}
     if len(kinds) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
 
+# %% ../nbs/00g_groups.ipynb #7bc19599
 def as_groups(params): # tensors, or lists of tensors
     "`params` as a list of lists of tensors; an error that names what is wrong with them"
     if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
@@ -79,6 +81,7 @@ def _no_hyper(name, keeper):
     raise TypeError(f"{name!r} is no hyper but a state, which {keeper} keeps for each parameter: "
                     "see opt.state[p]")
 
+# %% ../nbs/00g_groups.ipynb #aa6a0da6
 @patch
 def _check_name(self:ParamGroups, name):
     "An error unless `name` is a hyper"
@@ -89,6 +92,7 @@ def _check_name(self:ParamGroups, name):
         raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{did_you_mean(name, known)} "
                         f"It takes: {', '.join(sorted(known))}")
 
+# %% ../nbs/00g_groups.ipynb #db9d9593
 @patch
 def set_hypers(self:ParamGroups, **hypers):
     "Set several hypers at once, all or (if one is wrong) none; see `set_hyper`"
@@ -101,6 +105,7 @@ def set_hypers(self:ParamGroups, **hypers):
     for name,vs in new.items():
         for hyper,v in zip(self.hypers, vs): hyper[name] = v
 
+# %% ../nbs/00g_groups.ipynb #00dd2bdb
 @patch
 def set_hyper(self:ParamGroups,
               name, # a hyper that some callback takes
@@ -116,6 +121,7 @@ def follow(state, # what is remembered of parameter `p`
     for k,v in state.items():
         if isinstance(v, torch.Tensor) and v.device != device: state[k] = v.to(device)
 
+# %% ../nbs/00g_groups.ipynb #ed9d04fc
 def forget_grad(p, # a parameter with a gradient
                 to_none): # drop it, instead of filling it with zeros?
     "Forget the gradient of `p` and its history"
@@ -137,6 +143,7 @@ def _way_back(p, state):
         state.update(kept)
     return put_back
 
+# %% ../nbs/00g_groups.ipynb #5c536f8f
 def _call_named(cb, p, given):
     "`cb(p, **given)`; if that fails for want of a name, an error that says which and what to do"
     try: return cb(p, **given)
@@ -160,6 +167,7 @@ def _check_keeps(cb, new, hypers, keeper):
                             "overwrite each other's: rename one of them, or leave one out")
         keeper[name] = cb_name(cb)
 
+# %% ../nbs/00g_groups.ipynb #43d32279
 def _call_watched(cb, hypers, keeper, put_back, p, **given):
     "Call `cb`, and check what it keeps; if anything is wrong, all is as before"
     try:
@@ -179,6 +187,7 @@ def cbs_for(self:ParamGroups,
     if state: follow(state, p)
     return self.cbs if self._trusted is self.cbs else self._watch(p, state)
 
+# %% ../nbs/00g_groups.ipynb #140e5bde
 @patch
 def _watch(self:ParamGroups, p, state):
     if self._watched.get(p.ndim) is self.cbs: return self.cbs
@@ -214,6 +223,7 @@ def freeze_to(self:ParamGroups,
         p.requires_grad_(state.get('force_train', False))
         if not p.requires_grad: p.grad = None
 
+# %% ../nbs/00g_groups.ipynb #1906da29
 @patch
 def freeze(self:ParamGroups):
     "Freeze all parameter groups but the last"
@@ -222,6 +232,7 @@ def freeze(self:ParamGroups):
                          "pass [body_params, head_params]")
     self.freeze_to(-1)
 
+# %% ../nbs/00g_groups.ipynb #27c4ae37
 @patch
 def unfreeze(self:ParamGroups):
     "Train every parameter group"
@@ -234,6 +245,7 @@ def clear_state(self:ParamGroups):
     flags = ('do_wd', 'force_train')
     for p,_,state,_ in self.all_params(): self.state[p] = {k: state[k] for k in flags if k in state}
 
+# %% ../nbs/00g_groups.ipynb #103e6baa
 @patch
 def state_dict(self:ParamGroups):
     "State of every parameter, in order, and the hypers of every group; tensors are shared, not copied"
@@ -242,6 +254,7 @@ def state_dict(self:ParamGroups):
     return dict(state=states, hypers=[dict(h) for h in self.hypers],
                 shapes=shapes, cbs=[cb_name(cb) for cb in self.cbs])
 
+# %% ../nbs/00g_groups.ipynb #5be14d8f
 def _check_shapes(want, got):
     "An error unless both have the same numbers of parameters, of the same shapes"
     n_want, n_got = ([len(g) for g in groups] for groups in (want, got))
@@ -255,6 +268,7 @@ def _check_shapes(want, got):
             raise ValueError(f"parameter {j} of group {i} has shape {shape}, "
                              f"but the state dict was saved for shape {saved}: another model?")
 
+# %% ../nbs/00g_groups.ipynb #26ed3f90
 def check_state_dict(opt, # a `ParamGroups`
                      sd): # a state dict
     "An error unless state dict `sd` is one of this optimizer and of these parameters"
@@ -272,6 +286,7 @@ def check_state_dict(opt, # a `ParamGroups`
         raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
                          "of the state dict: another optimizer?")
 
+# %% ../nbs/00g_groups.ipynb #0bde7522
 @patch
 def load_state_dict(self:ParamGroups,
                     sd): # what `state_dict` gave
@@ -301,6 +316,7 @@ class _Group(MutableMapping):
     def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self._notes])
     def __len__(self): return len(list(iter(self)))
 
+# %% ../nbs/00g_groups.ipynb #03315e0b
 @patch(as_prop=True)
 def param_groups(self:ParamGroups):
     "The groups as PyTorch's tools expect them: `params` and the hypers of each, to be read and written"
@@ -318,6 +334,7 @@ def add_param_group(self:ParamGroups,
     self.hypers.append({**self.hypers[-1]})
     self.param_groups[-1].update({k: v for k,v in group.items() if k != 'params'})
 
+# %% ../nbs/00g_groups.ipynb #70653624
 def _no_hooks(self, *args, **kwargs):
     raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer "
                               "callback (cbs=[...]), what is to happen around it a method before_step or "
@@ -327,5 +344,7 @@ ParamGroups.register_step_pre_hook = ParamGroups.register_step_post_hook = _no_h
 @patch
 def __getstate__(self:ParamGroups):
     return {k: v for k,v in self.__dict__.items() if k not in ('_engine', 'step')} # a scheduler wraps `step`
+
+# %% ../nbs/00g_groups.ipynb #05c8a08c
 @patch
 def __setstate__(self:ParamGroups, d): self.__dict__.update(d)

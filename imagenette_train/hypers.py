@@ -36,6 +36,7 @@ def cb_args(cb): # optimizer callback
     if isinstance(cb, Hashable): return _signature(cb)
     return _signature.__wrapped__(cb) # a plain dataclass cannot be cached
 
+# %% ../nbs/00e_hypers.ipynb #c094e0e9
 def cb_defaults(cb): # optimizer callback
     "The defaults of hypers that `cb`, or the function in a `partial`, carries in its attribute `defaults`"
     inner = cb_defaults(cb.func) if isinstance(cb, partial) else {}
@@ -52,6 +53,7 @@ def _of_slice(v, n):
 
 def _plain_number(v): return v.item() if hasattr(v, 'item') and not isinstance(v, torch.Tensor) else v
 
+# %% ../nbs/00e_hypers.ipynb #743707ea
 def per_group(v, # a number, a list with one per group, `slice(a, b)` or `slice(e)`
               n): # number of groups
     "Hyper value `v` spread over `n` parameter groups, a list"
@@ -69,6 +71,7 @@ _share      = (lambda v: 0 <= v < 1), "at least 0 and below 1"
 _ranges = dict(lr=_at_least_0, wd=_at_least_0, mom=_share, sqr_mom=_share,
                eps=((lambda v: v > 0), "above 0 (a gradient of 0 would give 0/0)"))
 
+# %% ../nbs/00e_hypers.ipynb #2989c59f
 def check_hyper(name, # of the hyper
                 v): # its value
     "An error if `v` is a number that hyper `name` cannot have"

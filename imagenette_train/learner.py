@@ -25,6 +25,7 @@ def trainable_params(model): # any module
 
 _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
+# %% ../nbs/04m_learner.ipynb #c7c28b0e
 def norms_and_biases(model): # any module
     "Yields `(parameter, is it of a norm layer?)` for norm layers and for the biases of all others"
     for m in model.modules():
@@ -88,6 +89,7 @@ def _attributes(self:LearnerBase):
     # Recorder: the smoothed training loss
     self.smooth_loss = None
 
+# %% ../nbs/04m_learner.ipynb #30b2a1fc
 def _first(o): return o[0] if len(o) == 1 else o
 
 LearnerBase.x = property(lambda self: _first(self.xb), doc="The input; only `xb`, a tuple, can be assigned")
@@ -95,6 +97,7 @@ LearnerBase.y = property(lambda self: _first(self.yb), doc="The target; only `yb
 LearnerBase.loss_grad = property(lambda self: self.loss, lambda self, v: setattr(self, 'loss', v),
                                  doc="Today's name for the loss that is differentiated")
 
+# %% ../nbs/04m_learner.ipynb #6a0420c4
 @patch
 def _split(self:LearnerBase, b):
     "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
@@ -110,12 +113,14 @@ def _take(self:LearnerBase, cbs):
     self.add_cbs([cls() for cls in self.default_cbs if not own(cls)])
     self.add_cbs(cbs)
 
+# %% ../nbs/04m_learner.ipynb #2a77d671
 @patch
 def _arrange(self:LearnerBase):
     "Sort the callbacks and list, for each event, whom to call"
     self.cbs = cbs = sort_cbs(self.cbs)
     self._handlers = {e: [f for cb in cbs for f in handlers(cb, e)] for e in event_times}
 
+# %% ../nbs/04m_learner.ipynb #b1b1b1c9
 @patch
 def _check_new(self:LearnerBase, cb):
     "An error unless `cb` may become one of our callbacks"
@@ -147,6 +152,7 @@ def add_cbs(self:LearnerBase,
         raise
     return self
 
+# %% ../nbs/04m_learner.ipynb #cfe61188
 @patch
 def remove_cbs(self:LearnerBase,
                cbs): # callbacks, or classes of callbacks
@@ -158,6 +164,7 @@ def remove_cbs(self:LearnerBase,
 
 LearnerBase.add_cb, LearnerBase.remove_cb = LearnerBase.add_cbs, LearnerBase.remove_cbs
 
+# %% ../nbs/04m_learner.ipynb #c5b4a6ee
 @patch
 @contextmanager
 def added_cbs(self:LearnerBase,
@@ -179,12 +186,14 @@ def create_opt(self:LearnerBase):
         if norm and self.train_bn: self.opt.state[p]['force_train'] = True
     return self.opt
 
+# %% ../nbs/04m_learner.ipynb #d5a21481
 @patch
 def _split_ids(self:LearnerBase):
     "Which parameters the splitter hands to an optimizer, by id"
     groups = self.splitter(self.model)
     return {id(p) for g in groups for p in ([g] if isinstance(g, torch.Tensor) else g)}
 
+# %% ../nbs/04m_learner.ipynb #6cb194da
 @patch
 def check_opt(self:LearnerBase):
     "An error if parameters were replaced after the optimizer was made, a warning if some were added"
@@ -210,11 +219,13 @@ def _check_fit(learn, n_epoch):
         raise ValueError("the training loader has no batch: fewer pictures than the batch size, and the last "
                          "partial batch dropped?")
 
+# %% ../nbs/04m_learner.ipynb #ecdf890a
 def _check_resume(learn):
     "An error if no callback knows where to resume"
     if not any(hasattr(type(cb), 'restore') for cb in learn.cbs):
         raise ValueError("resume=True needs to know where from: give cbs=Checkpoint('run.ckpt')")
 
+# %% ../nbs/04m_learner.ipynb #ff3d0a65
 @patch
 def _ready(self:LearnerBase, n_epoch, lr, wd, reset_opt, resume):
     "Check what `fit` was given, make the optimizer if there is none, and set its hypers"
@@ -228,6 +239,7 @@ def _ready(self:LearnerBase, n_epoch, lr, wd, reset_opt, resume):
     self.check_opt()
     self.n_epoch, self.epoch, self.start_epoch, self.resume = int(n_epoch), 0, 0, resume
 
+# %% ../nbs/04m_learner.ipynb #68e29cde
 @patch
 def _train(self:LearnerBase):
     "All batches of the training part, if somebody said that we train"
@@ -249,6 +261,7 @@ def _clean_up(self:LearnerBase):
             errors.append(e)
     return errors
 
+# %% ../nbs/04m_learner.ipynb #b728b3fa
 @patch
 @contextmanager
 def cleaned_up(self:LearnerBase):

@@ -23,6 +23,7 @@ def some_of(names, # texts
     names = list(names)
     return sep.join([*map(str, names[:n]), *(['...'] if len(names) > n else [])])
 
+# %% ../nbs/00b_messages.ipynb #8af4581e
 def plural(n, # how many
            what): # of what, in the singular
     "`n` of `what`, with an s where English wants one"
@@ -48,6 +49,7 @@ def in_notebook():
     shell = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
     return type(shell).__name__ in ('ZMQInteractiveShell', 'Shell')
 
+# %% ../nbs/00b_messages.ipynb #8355bbb9
 def progress_bar(*args, **kwargs):
     "tqdm's bar in a notebook or terminal; nothing where nobody watches (a file, a pipe, CI)"
     with warnings.catch_warnings():

@@ -6,13 +6,11 @@
 __all__ = ['Pictures', 'decode_pictures', 'PictureLoader', 'get_data']
 
 # %% ../nbs/04d_pictures.ipynb #98b051c0
-import errno, hashlib, json, math, os, shutil, socket, tempfile
+import errno, hashlib, json, os, shutil, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fastcore.basics import patch
 from .messages import *
 from .files import *
@@ -70,19 +68,27 @@ def _write_pictures(out, files, short, bar):
                 bar.update()
     return sizes
 
+# %% ../nbs/04d_pictures.ipynb #38941790
+def _stat(file, k):
+    "What changes when picture `file` of class `k` changes"
+    if not os.path.exists(file): return str(file), k, -1, -1
+    s = os.stat(file)
+    return str(file), k, s.st_size, s.st_mtime_ns
+
+def _is_whole(raw, idx):
+    "Are the decoded pictures there, and not cut short?"
+    if not (idx.is_file() and raw.is_file()): return False
+    return raw.stat().st_size == sum(3*h*w for h,w in json.loads(idx.read_text())['sizes'])
+
+# %% ../nbs/04d_pictures.ipynb #86780f69
 def decode_pictures(files, # list of `(path, class number)`
                     short): # length of the shorter side, pixels
     "`Pictures` of `files`, decoded at the first call and read from the cache at later ones"
-    stats = [(str(f), k,
-              *(lambda s: (s.st_size,
-                           s.st_mtime_ns))(os.stat(f))) if os.path.exists(f) else (str(f), k, -1,
-                                                                                   -1) for f,k in files]
+    stats = [_stat(f, k) for f,k in files]
     key = hashlib.sha256(json.dumps([short, stats]).encode()).hexdigest()[:20]
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
-    # not there, or cut short
-    if not (idx.is_file() and raw.is_file()) or raw.stat().st_size != sum(3*h*w
-                                                                          for h,w in json.loads(idx.read_text())['sizes']):
+    if not _is_whole(raw, idx):
         bar = progress_bar(total=len(files), desc=f'decoding to {short} px', unit='picture')
         try:
             with whole_file(raw) as out: sizes = _write_pictures(out, files, short, bar)

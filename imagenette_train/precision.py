@@ -98,11 +98,13 @@ def to_fp32(self:Learner):
     "Train in float32"
     return self.remove_cbs(MixedPrecision)
 
+# %% ../nbs/04c_precision.ipynb #7c9003c8
 @patch
 def to_bf16(self:Learner):
     "Train with the forward pass in bfloat16"
     return self.to_fp32().add_cbs(MixedPrecision(torch.bfloat16))
 
+# %% ../nbs/04c_precision.ipynb #ff84e582
 @patch
 def to_fp16(self:Learner):
     "Train with the forward pass in float16 and the loss scaled; in bfloat16 where there is no CUDA"
@@ -118,6 +120,7 @@ def cpu_has_bf16():
     f = getattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', None)
     return platform.machine().lower() in ('arm64', 'aarch64') and f is not None and bool(f())
 
+# %% ../nbs/04c_precision.ipynb #095b2885
 def precision_name(learn): # a `Learner`
     "In what the forward pass of `learn` computes"
     dtype = next((cb.dtype for cb in learn.cbs if isinstance(cb, MixedPrecision)), torch.float32)

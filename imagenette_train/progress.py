@@ -6,7 +6,7 @@
 __all__ = ['ProgressCallback']
 
 # %% ../nbs/04a_progress.ipynb #3b91a799
-import sys, time, warnings
+import sys, time
 from contextlib import contextmanager
 from fastcore.basics import patch
 from tabulate import tabulate
@@ -59,6 +59,7 @@ class ProgressCallback(Callback):
         if 'before' in self.__dict__: self.learn.logger = self.__dict__.pop('before')
         if self.__dict__.get('bar') is not None: self.bar.close()
 
+# %% ../nbs/04a_progress.ipynb #b310ce58
 Learner.default_cbs = [TrainEvalCallback, Recorder, ProgressCallback]
 
 # %% ../nbs/04a_progress.ipynb #03944b07

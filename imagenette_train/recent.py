@@ -28,6 +28,7 @@ def nesterov_step(p, # parameter, any shape
     "`p -= lr * (grad + mom*grad_avg)`"
     p.data.add_(p.grad.data + mom*grad_avg, alpha=-lr)
 
+# %% ../nbs/03c_recent.ipynb #ae2166d2
 def NesterovSGD(params, lr, mom=0.9, wd=0., decouple_wd=True, **kwargs): # as `SGD`
     "SGD with Nesterov's momentum"
     return Optimizer(params, [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step], lr=lr,
@@ -49,6 +50,7 @@ def average_diff(p, # parameter, any shape
     return {'diff_avg': diff_avg.mul_(diff_mom).add_(diff, alpha=1-diff_mom),
             'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(ahead, ahead, value=1-sqr_mom), 'prev': prev.copy_(g)}
 
+# %% ../nbs/03c_recent.ipynb #fa221f41
 # hypers, and the states of the callbacks before
 def adan_step(p, lr, mom, diff_mom, sqr_mom, eps, wd, step, grad_avg, diff_avg, sqr_avg, do_wd=True,
               **kwargs):
@@ -57,6 +59,7 @@ def adan_step(p, lr, mom, diff_mom, sqr_mom, eps, wd, step, grad_avg, diff_avg, 
     p.data.addcdiv_(num, (sqr_avg/debias(sqr_mom, step)).sqrt_().add_(eps), value=-lr)
     if do_wd: p.data.mul_(1/(1 + lr*wd))
 
+# %% ../nbs/03c_recent.ipynb #ff71f394
 def Adan(params, lr, mom=0.98, diff_mom=0.92, sqr_mom=0.99, eps=1e-8, wd=0., **kwargs):
     "Adan (Xie et al., 2022)"
     return Optimizer(params, [partial(average_grad, dampening=True), average_diff, step_stat, adan_step],
@@ -98,6 +101,7 @@ def schedule_free_step(p, # parameter: holds y
     p.data.lerp_(z, c).add_(u, alpha=lr*(mom*(1-c)-1))
     return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr}
 
+# %% ../nbs/03c_recent.ipynb #dce909e7
 def ScheduleFreeAdamW(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-8, wd=0., **kwargs):
     "Schedule-free AdamW (Defazio et al., 2024); evaluate within `averaged(opt)`"
     return Optimizer(params, [partial(average_sqr_grad, dampening=True), step_stat, schedule_free_step],
@@ -138,6 +142,7 @@ def only(test, # function of a parameter that says whether
     f.defaults = cb_defaults(cb)
     return f
 
+# %% ../nbs/03c_recent.ipynb #d3cd6e9d
 def is_matrix(p): # parameter
     "Has it rows and columns? Filters of a convolution count: each filter is a row"
     return p.ndim >= 2
@@ -148,11 +153,13 @@ def muon_step(p, lr, mom, grad_avg, **kwargs): # state of `average_grad`, dampen
     rows, cols = u.shape
     p.data.add_(u.view(p.shape).to(p.dtype), alpha=-lr*max(1, rows/cols)**0.5)
 
+# %% ../nbs/03c_recent.ipynb #b0217817
 def other_step(p, lr, adam_scale, **kwargs): # adam_scale: Adam's rate, over `lr`
     "`adam_step` at a rate of its own"
     adam_step(p, lr=lr*adam_scale, **kwargs)
 other_step.defaults = dict(eps=1e-5, adam_scale=0.1)
 
+# %% ../nbs/03c_recent.ipynb #e0114b7f
 # as `Adam`; adam_scale: Adam's rate for what is no matrix, over `lr`
 def Muon(params, lr, mom=0.95, sqr_mom=0.99, eps=1e-5, wd=0., adam_scale=0.1, **kwargs):
     "Muon for matrices (Jordan et al., 2024), Adam for the other parameters"

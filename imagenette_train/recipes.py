@@ -95,6 +95,7 @@ def average_surprise(p, sqr_mom, eps, grad_avg, sqr_avg=None, **kwargs):
     diff = p.grad.data - grad_avg
     return {'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(diff, diff, value=1-sqr_mom).add_(eps)}
 
+# %% ../nbs/03a_recipes.ipynb #ab91e48e
 def AdaBelief(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-16, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "AdaBelief (Zhuang et al., 2020)"
     return Optimizer(params, [_decay(decouple_wd), _avg, average_surprise, step_stat, adam_step], lr=lr,
@@ -110,11 +111,13 @@ def layer_lr(p, lr, trust, wd, eps, clip=True, **kwargs):
     return {'local_lr': local.clamp(max=lr) if clip else local}
 layer_lr.defaults = dict(trust=0.02, wd=0., eps=1e-8)
 
+# %% ../nbs/03a_recipes.ipynb #021b129e
 # state of `layer_lr`, and of `average_grad` if there is one
 def layer_step(p, local_lr, grad_avg=None, **kwargs):
     "One step with the rate of the tensor"
     p.data.sub_(local_lr * (p.grad.data if grad_avg is None else grad_avg))
 
+# %% ../nbs/03a_recipes.ipynb #107dc356
 # clip=False: LARS
 def LARC(params, lr, mom=0.9, trust=0.02, eps=1e-8, wd=0., clip=True, decouple_wd=True, **kwargs):
     "Layer-wise rates (You et al., 2017), not above `lr` unless `clip=False`"
@@ -145,6 +148,7 @@ def lion_step(p, lr, mom, mom2, grad_avg=None, **kwargs):
     p.data.add_((grad_avg*mom + g*(1-mom)).sign_(), alpha=-lr)
     return {'grad_avg': grad_avg.lerp_(g, 1-mom2)}
 
+# %% ../nbs/03a_recipes.ipynb #fa435a39
 def Lion(params, lr, mom=0.9, mom2=0.99, wd=0., decouple_wd=True, **kwargs):
     "Lion (Chen et al., 2023)"
     return Optimizer(params, [_decay(decouple_wd), lion_step], lr=lr, mom=mom, mom2=mom2, wd=wd, **kwargs)
@@ -159,6 +163,7 @@ def adopt_step(p, lr, mom, sqr_mom, eps, step, grad_avg=None, sqr_avg=None, **kw
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)
 
+# %% ../nbs/03a_recipes.ipynb #8b2e8d77
 def ADOPT(params, lr, mom=0.9, sqr_mom=0.9999, eps=1e-6, wd=0., decouple_wd=True, **kwargs): # as `Adam`
     "ADOPT (Taniguchi et al., 2024)"
     return Optimizer(params, [_decay(decouple_wd), step_stat, adopt_step], lr=lr, mom=mom, sqr_mom=sqr_mom,
@@ -187,6 +192,7 @@ def look_ahead(p, k, alpha, slow, ahead=0, **kwargs): # state `ahead`: steps sin
     p.data.copy_(slow.lerp_(p.data, alpha))
     return {'ahead': 0}
 
+# %% ../nbs/03a_recipes.ipynb #1a7a4cc1
 def Lookahead(opt, # any `Optimizer`
               k=6, # steps forward
               alpha=0.5): # how much of the way the slow weights go
@@ -198,6 +204,7 @@ def Lookahead(opt, # any `Optimizer`
         raise
     return opt
 
+# %% ../nbs/03a_recipes.ipynb #25557926
 def Ranger(params, lr, **kwargs): # as `RAdam`
     "Lookahead around RAdam (Wright, 2019)"
     return Lookahead(RAdam(params, lr, **kwargs))

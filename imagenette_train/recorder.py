@@ -66,6 +66,7 @@ def fmt_row(row): # as `Recorder.row`
     "Numbers of one epoch as text"
     return [f'{o:.6f}' if isinstance(o, float) else '' if o is None else str(o) for o in row]
 
+# %% ../nbs/04n_recorder.ipynb #a6a21876
 def plot_training(rec, # a `Recorder`
                   skip_start=5, # training batches to leave out at the beginning
                   with_valid=True, # dots for the validation loss?

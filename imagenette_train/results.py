@@ -23,6 +23,7 @@ def device_name(device): # 'cpu', 'cuda', ...
                      if l.startswith('model name')), name)
     return f'{name}, {torch.get_num_threads()} threads'
 
+# %% ../nbs/04f_results.ipynb #6387bc87
 def environment(device): # 'cpu', 'cuda', ...
     "What a result depends on besides its settings: device, versions and date"
     import torchvision
@@ -53,6 +54,7 @@ def mean_spread(vs, # numbers, one per seed
     m = f'{statistics.mean(vs):.{digits}f}'
     return m if len(vs) == 1 else f'{m} ± {statistics.stdev(vs):.{digits}f}'
 
+# %% ../nbs/04f_results.ipynb #046a545a
 def markdown(rows, # lists of cells
              headers): # as many
     "A table in Markdown"

@@ -17,6 +17,7 @@ from .callbacks import *
 # %% ../nbs/04o_saving.ipynb #ee58ee37
 def _shape(weights, k): return tuple(weights[k].shape) if k in weights else 'missing'
 
+# %% ../nbs/04o_saving.ipynb #9bd0a968
 def check_same_model(mine, # state dict of the model that we have
                      theirs, # state dict in the file
                      file): # path, for the message
@@ -36,6 +37,7 @@ def save(self:Learner,
     opt = None if self.opt is None else self.opt.state_dict()
     with whole_file(file) as f: torch.save(dict(model=self.model.state_dict(), opt=opt), f)
 
+# %% ../nbs/04o_saving.ipynb #1909728c
 def _read(file, device):
     "What `Learner.save` wrote"
     none = f"{file} is no checkpoint that Learner.save wrote"
@@ -46,6 +48,7 @@ def _read(file, device):
         raise ValueError(f"{none}: it needs the entries 'model' and 'opt'")
     return sd
 
+# %% ../nbs/04o_saving.ipynb #89b5f78f
 @patch
 def load(self:Learner,
          file): # path of a checkpoint that `save` wrote
@@ -68,6 +71,7 @@ class _Gather(Callback):
         self.targets.append(to_device(self.yb, 'cpu'))
         raise CancelBatchException
 
+# %% ../nbs/04o_saving.ipynb #00cbc8cd
 @patch
 def get_preds(self:Learner,
               dl=None, # batches, with or without targets; None: the validation set

@@ -24,11 +24,13 @@ def SchedCos(start, end): # values at 0 and at 1
     def sched(pct): return start + (1 - math.cos(math.pi*pct))*(end-start)/2
     return sched
 
+# %% ../nbs/04b_schedule.ipynb #35e8b6af
 def SchedNo(start, end=None): # value, and an end that is not used
     "Always `start`"
     def sched(pct): return start
     return sched
 
+# %% ../nbs/04b_schedule.ipynb #dbc40302
 def SchedExp(start, end): # values at 0 and at 1, both positive
     "By equal factors from `start` to `end`"
     if not (start > 0 and end > 0):
@@ -36,6 +38,7 @@ def SchedExp(start, end): # values at 0 and at 1, both positive
     def sched(pct): return start * (end/start)**pct
     return sched
 
+# %% ../nbs/04b_schedule.ipynb #5d3523dc
 def SchedPoly(start, end, power): # values at 0 and at 1; `pct**power` between
     "A power of `pct` from `start` to `end`"
     def sched(pct): return start + (end-start)*pct**power
@@ -54,6 +57,7 @@ def combine_scheds(pcts, # share of training for each schedule, together 1
         return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
     return sched
 
+# %% ../nbs/04b_schedule.ipynb #e0e891d1
 def combined_cos(pct_start, # share of the way up
                  start, middle, end): # values at 0, at `pct_start` and at 1
     "Half a cosine from `start` to `middle`, another one to `end`"
@@ -89,6 +93,7 @@ def _lr_sched(learn, lr, make):
     fs = [make(peak) for peak in peaks]
     return peaks, {'lr': lambda pct: [f(pct) for f in fs]}
 
+# %% ../nbs/04b_schedule.ipynb #3bf51e89
 @patch
 def fit_one_cycle(self:Learner,
                   n_epoch, # how many passes over the training set
@@ -133,6 +138,7 @@ def fit_flat_cos(self:Learner,
                                                         [SchedNo(lr), SchedCos(lr, lr/div_final)]))
     return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
 
+# %% ../nbs/04b_schedule.ipynb #65e064c1
 @patch
 def fit_sgdr(self:Learner,
              n_cycles, # how many times the rate starts anew
@@ -148,6 +154,7 @@ def fit_sgdr(self:Learner,
                                                         [SchedCos(lr, 0.) for _ in lens]))
     return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
 
+# %% ../nbs/04b_schedule.ipynb #d08c0c9c
 @patch
 def fine_tune(self:Learner,
               n_epoch, # epochs with all groups

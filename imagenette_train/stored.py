@@ -8,7 +8,6 @@ __all__ = ['results_folder', 'stored', 'stored_accuracy', 'mean_accuracy', 'plot
 # %% ../nbs/00f_stored.ipynb #29970bbc
 import json
 from pathlib import Path
-import torch
 
 # %% ../nbs/00f_stored.ipynb #4462b7f4
 def results_folder(folder=None): # None: `results` here, or in the folder above
@@ -17,9 +16,10 @@ def results_folder(folder=None): # None: `results` here, or in the folder above
     for p in tried:
         if p.is_dir(): return p
     places = ' or '.join(map(str, tried))
-    raise FileNotFoundError(f"there is no folder of results at {places}: work in a clone of the repository, or make "
-                            "them with `imagenette-train reproduce`")
+    raise FileNotFoundError(f"there is no folder of results at {places}: work in a clone of the repository, "
+                            "or make them with `imagenette-train reproduce`")
 
+# %% ../nbs/00f_stored.ipynb #68872f41
 def stored(run, # its name: 'sgd', 'momentum', 'rmsprop', 'adam', ...
            profile='quick-cpu', # folder in `results`
            seed=0): # of weights, batches and augmentation
@@ -29,6 +29,7 @@ def stored(run, # its name: 'sgd', 'momentum', 'rmsprop', 'adam', ...
         raise FileNotFoundError(f"{path}: this run is not stored; `imagenette-train reproduce` trains it")
     return json.loads(path.read_text(encoding='utf-8'))
 
+# %% ../nbs/00f_stored.ipynb #7469665d
 def stored_accuracy(run, profile='quick-cpu'): # as `stored`
     "Accuracy on the validation set after the last epoch, for each seed that is stored; a list"
     files = sorted((results_folder()/profile).glob(f'{run}-seed*.json'))
@@ -36,6 +37,7 @@ def stored_accuracy(run, profile='quick-cpu'): # as `stored`
     if not seeds: stored(run, profile) # says that it is not stored
     return [stored(run, profile, seed)['epochs'][-1]['accuracy'] for seed in seeds]
 
+# %% ../nbs/00f_stored.ipynb #9618a2c1
 def mean_accuracy(run, profile='quick-cpu'): # as `stored`
     "The mean of `stored_accuracy` over the seeds"
     accs = stored_accuracy(run, profile)
@@ -53,7 +55,8 @@ def plot_stored(runs, # dict: name of a run -> its label, in the order of the st
     for i,name in enumerate(runs):
         losses, acc = stored(name, profile)['losses'], mean_accuracy(name, profile)
         # greys for the story so far, red for the newest
-        style = dict(color='tab:red', lw=2) if i == n-1 else dict(color='0.4', lw=1.2, ls=('-', '--', '-.', ':')[i%4])
+        style = dict(color='0.4', lw=1.2, ls=('-', '--', '-.', ':')[i%4])
+        if i == n-1: style = dict(color='tab:red', lw=2)
         ax.plot(range(skip, len(losses)), losses[skip:], label=f'{runs[name]}: {acc:.1%}', **style)
     ax.set(xlabel='training batches', ylabel='training loss (smoothed)')
     ax.legend(title='accuracy at the end', fontsize=9)

@@ -26,12 +26,14 @@ def epoch_table(res): # result of one run
     rows = [[e['epoch'], *(f"{e[k]:.6f}" for k in figures), fmt_time(e['seconds'])] for e in res['epochs']]
     return markdown(rows, ['epoch', *figures, 'time'])
 
+# %% ../nbs/05f_reproduce.ipynb #52929042
 def _compared(name, results):
     "The row of run `name`: accuracy after each epoch over the seeds, beside the book's"
     r, n_epoch = runs[name], len(results[0]['epochs'])
     accs = [mean_spread(o['epochs'][i]['accuracy'] for o in results) for i in range(n_epoch)]
     return [r.title, f'`{r.call}`', len(results), *accs, ', '.join(f'{b:.3f}' for b in r.book)]
 
+# %% ../nbs/05f_reproduce.ipynb #14bad9d1
 def compare_table(results): # results of several runs and seeds
     "Accuracy after each epoch, ours beside the chapter's"
     of = {name: [o for o in results if o['settings']['run'] == name] for name in runs}
@@ -46,6 +48,7 @@ def _first_of_each(results):
     for o in results: found.setdefault(o['settings']['run'], o)
     return {name: found[name] for name in runs if name in found}
 
+# %% ../nbs/05f_reproduce.ipynb #aea7aade
 def plot_runs(results, # results of several runs; of each run the first seed is drawn
               smooth_from=5): # training batches to leave out at the beginning
     "The smoothed training losses of the runs together, and their accuracies after each epoch"
@@ -61,6 +64,7 @@ def plot_runs(results, # results of several runs; of each run the first seed is 
     fig.tight_layout()
     return fig
 
+# %% ../nbs/05f_reproduce.ipynb #1b85bdcb
 def plot_schedules(results): # results of several runs
     "Learning rate and momentum of the runs, batch by batch"
     import matplotlib.pyplot as plt
@@ -86,6 +90,7 @@ def _write_tables(out, results, both):
              *each]
     write_whole(out/'tables.md', '\n\n'.join(parts) + '\n')
 
+# %% ../nbs/05f_reproduce.ipynb #cef7de21
 def report(out): # folder with raw results
     "Write tables (Markdown) and pictures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
@@ -114,6 +119,7 @@ def run_settings(name, # of a run
     r = runs[name]
     return dict(run=name, opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms, **identity(plan, seed))
 
+# %% ../nbs/05f_reproduce.ipynb #7daecc4d
 def run_lr_find(profile, dls, seed): # as `train_run`
     "The learning rate finder with plain SGD, as in the chapter"
     set_seed(seed)
@@ -123,6 +129,7 @@ def run_lr_find(profile, dls, seed): # as `train_run`
     return dict(lrs=[float(f'{o:.5g}') for o in lrs], losses=[round(o, 4) for o in losses],
                 suggestion=res._asdict())
 
+# %% ../nbs/05f_reproduce.ipynb #ba385c07
 def _lr_find_once(plan, fresh):
     "`run_lr_find`, unless its result is kept"
     settings = identity(plan, 0)
@@ -148,6 +155,7 @@ def _each_run(plan, fresh):
         if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
         yield res
 
+# %% ../nbs/05f_reproduce.ipynb #dc519159
 def reproduce(data=None, # folder of pictures; None: found as `find_pictures` says
               profile=None, # name of a profile; None: chapter on CUDA, else quick
               device=None, # None: CUDA if there is one, else the CPU

@@ -22,6 +22,7 @@ class _NotYet(Exception):
 _any_shape = {'zeros_like', 'ones_like', 'empty_like', 'full_like', 'clone', 'detach', 'copy', 'to', 'float',
               'double', 'type_as', 'zero', 'fill', 'dtype', 'device'}
 
+# %% ../nbs/03e_trace.ipynb #aa1dcf8e
 def _elementwise(name):
     "Does the operation of this name treat each element alone?"
     name = name.rstrip('_')
@@ -35,6 +36,7 @@ def _root(node):
     while node.op == 'call_method' and node.target.endswith('_'): node = node.args[0]
     return node
 
+# %% ../nbs/03e_trace.ipynb #94ac12ee
 class _Sym(fx.Proxy):
     "Stands for a tensor or a number, and writes down what is done with it"
     is_tensor = property(lambda self: 'value' not in self.node.meta)
@@ -61,6 +63,7 @@ class _Sym(fx.Proxy):
         raise Untraceable("turns a hyper or a count into a plain float (math.sqrt(x) does; x**0.5 does not)")
     __int__ = __index__ = __float__
 
+# %% ../nbs/03e_trace.ipynb #4c4a9b3e
 def _in_place(op):
     fn, method = getattr(operator, op), f"{'div' if op == 'truediv' else op}_"
     return lambda self, o: getattr(self, method)(o) if self.is_tensor else fn(self, o)
@@ -109,6 +112,7 @@ class _Tracer(fx.Tracer):
 def _is_num(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _fn(graph): return fx.GraphModule({}, graph).forward
 
+# %% ../nbs/03e_trace.ipynb #03e60bb8
 def _copy_node(g, n, env, exact):
     "Copies operation `n` into graph `g`; unless `exact`, with products in place of `alpha=` and `value=`"
     name = n.target if n.op == 'call_method' else n.target.__name__
@@ -131,6 +135,7 @@ def _call_on_symbols(cb, p, state, hyper):
     except Exception as e:
         raise Untraceable(f"{cb_name(cb)} does not run on symbols ({type(e).__name__}: {e})") from e
 
+# %% ../nbs/03e_trace.ipynb #a4b0f798
 class Program:
     "What callbacks do in one step, written down: numbers first, then one sweep over the tensors"
     def __init__(self,
@@ -217,6 +222,7 @@ def _eager(prog, state, hyper, n, rand):
     for cb in prog.cbs: st = _update(st, cb(p, **{**st, **hyper}))
     return before, tensors(st), st
 
+# %% ../nbs/03e_trace.ipynb #45632552
 def check_program(prog, # a `Program`
                   state, # the state it was made with
                   hyper): # and the hypers
@@ -234,6 +240,7 @@ def check_program(prog, # a `Program`
     for name,v in [*zip(prog.new_numbers, new), *prog.fixed.items()]:
         if states[-1][name] != v: raise Untraceable(f"written down, {names} give another {name}")
 
+# %% ../nbs/03e_trace.ipynb #e8174089
 def nn_parameter(data, grad):
     "A parameter with this gradient"
     p = torch.nn.Parameter(data)

@@ -138,6 +138,7 @@ class _Mix(Callback):
         x, y = self.mix(self.x, self.y)
         self.learn.xb, self.learn.yb = (x,), (y,)
 
+# %% ../nbs/04g_tricks.ipynb #8a229c1f
 class MixUp(_Mix):
     "Trains on weighted sums of two pictures (Zhang et al., 2018)"
     kind = 'MixUp'
@@ -155,6 +156,7 @@ class ChannelsLast(Callback):
                                                                                             torch.Tensor)
                               and x.ndim == 4 else x for x in self.xb)
 
+# %% ../nbs/04g_tricks.ipynb #ffed996d
 class CompileModel(Callback):
     "Runs the model through `torch.compile` for the length of a fit"
     def __init__(self, **kwargs): # of `torch.compile`: mode, backend, dynamic, ...

@@ -58,6 +58,7 @@ class EarlyStopping(Tracker):
         super().after_epoch()
         if self.waited >= self.patience: raise CancelFitException
 
+# %% ../nbs/04h_watch.ipynb #3f37b0b9
 class SaveBest(Tracker):
     "Writes `Learner.save`'s checkpoint when `monitor` has improved"
     def __init__(self,
@@ -72,6 +73,7 @@ class SaveBest(Tracker):
     def after_fit(self):
         if self.load_at_end and math.isfinite(self.best): self.learn.load(self.file)
 
+# %% ../nbs/04h_watch.ipynb #8ff7a532
 class ReduceLROnPlateau(Tracker):
     "Multiplies the learning rates by `factor` when `monitor` has not improved for `patience` epochs"
     run_before = EarlyStopping
@@ -108,6 +110,7 @@ class CSVLogger(Callback):
         csv.writer(self.file).writerow(row)
         self.file.flush()
 
+# %% ../nbs/04h_watch.ipynb #8f19d216
 class TensorBoardLogger(Callback):
     "Writes losses and hypers of each batch, and figures of each epoch, for TensorBoard"
     run_after = Recorder
@@ -191,6 +194,7 @@ _loop = '''begin_fit
 after_fit
 cleanup_fit'''
 
+# %% ../nbs/04h_watch.ipynb #e83259f1
 @patch
 def show_training_loop(self:Learner):
     "Print the loop, and at each event the callbacks that listen to it, in order"
@@ -199,6 +203,7 @@ def show_training_loop(self:Learner):
         cbs = [type(f.__self__).__name__ for f in self._handlers.get(words, ())]
         print('   '*depth + words.replace('* ', '') + (f"{'':<2}<- {', '.join(cbs)}" if cbs else ''))
 
+# %% ../nbs/04h_watch.ipynb #45a5c334
 @patch
 def summary(self:Learner):
     "A table of the model's layers for one training batch: what comes out, and how many parameters"

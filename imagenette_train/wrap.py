@@ -34,6 +34,7 @@ def _first_hypers(names, defaults):
     return {k: defaults[name] if at is None else defaults[name][at]
              for k,(name,at) in names.items() if defaults[name] is not None}
 
+# %% ../nbs/03d_wrap.ipynb #2df1c42b
 class OptimWrapper(Optimizer):
     "Any `torch.optim` optimizer in the place of an `Optimizer`"
     def __init__(self,
@@ -66,6 +67,7 @@ def _make(self:OptimWrapper):
     if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
     self._inner_state = None
 
+# %% ../nbs/03d_wrap.ipynb #6c8acfff
 @patch
 def _push(self:OptimWrapper):
     "Writes our hypers into the wrapped optimizer's groups"
@@ -76,6 +78,7 @@ def _push(self:OptimWrapper):
             if at is None: group[name] = v
             else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
 
+# %% ../nbs/03d_wrap.ipynb #083f2e7a
 @patch
 def step(self:OptimWrapper,
          closure=None): # computes the loss again, if the wrapped optimizer wants it
@@ -91,12 +94,14 @@ def clear_state(self:OptimWrapper):
     super(OptimWrapper, self).clear_state()
     self.inner = self._inner_state = None
 
+# %% ../nbs/03d_wrap.ipynb #85c9a0b9
 @patch
 def state_dict(self:OptimWrapper):
     "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
     inner = self._inner_state if self.inner is None else self.inner.state_dict()
     return {**super(OptimWrapper, self).state_dict(), 'inner': inner}
 
+# %% ../nbs/03d_wrap.ipynb #4ad6f5e3
 @patch
 def load_state_dict(self:OptimWrapper,
                     sd): # what `state_dict` gave

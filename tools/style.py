@@ -87,6 +87,11 @@ def too_complex():
                 wrong.append(f'{path.stem}.{f.name}: {f.complexity}')
     return wrong
 
+def too_wide():
+    "Lines of code have at most 110 characters"
+    found = [(p, l) for p in notebooks() for s in cells(p, 'code') for l in code_lines(s)]
+    return [f'{p.stem}: {l.strip()[:70]}...' for p,l in found if len(l) > most['width']]
+
 def circles():
     "Modules import downwards only"
     graph, done, wrong = {n: imports(p) for n,p in modules().items()}, set(), []
@@ -123,12 +128,12 @@ def disagree():
     return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
 
 def ruff():
-    "Errors, unused names, lines wider than 110"
+    "Ruff: errors and unused names"
     cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_complex, circles, twice, disagree, ruff]
+checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"
