@@ -221,10 +221,11 @@ def _draw_event(ax, x, event, listeners): # axes; place of the event; its name; 
         ax.text(x, -1.0 - 0.32*i, name, bbox=box, **centred)
 
 # %% ../nbs/00a_toys.ipynb #9473665c
-def _draw_way_back(ax, first, last): # axes; middles of the first and of the last box
-    "The line from the last box back to the first: the next batch"
+def _draw_way_back(ax, first, last, out): # middles of the first and last box; the way past the last event
+    "The line from the last box, past its event if it has one, back to the first: the next batch"
     blue = '#4477aa'
-    ax.plot([last, last, first], [0.3, 0.6, 0.6], color=blue, lw=1)
+    if out is None: ax.plot([last, last, first], [0.3, 0.6, 0.6], color=blue, lw=1)
+    else: ax.plot([out[0], out[1], out[1], first], [0, 0, 0.6, 0.6], color=blue, lw=1)
     ax.annotate('', (first, 0.25), (first, 0.62), arrowprops=dict(arrowstyle='->', color=blue))
     ax.text((first+last)/2, 0.8, 'next batch', ha='center', va='center', fontsize=9, color=blue)
 
@@ -247,8 +248,10 @@ def draw_loop(steps, # names of the steps, in order
         arrow, end = dict(arrowstyle='->', color='#4477aa'), x + wide/2
         if i < len(steps)-1: ax.annotate('', (end+gap, 0), (end, 0), arrowprops=arrow)
         if i in events: _draw_event(ax, end + gap/2, events[i], callbacks.get(events[i], ()))
-    _draw_way_back(ax, places[0][0], last)
-    right = last + last_wide/2 + (last_gap if len(steps)-1 in events else 0.2)
+    edge = last + last_wide/2
+    out = (edge, edge + last_gap/2) if len(steps)-1 in events else None
+    _draw_way_back(ax, places[0][0], last, out)
+    right = edge + (last_gap if len(steps)-1 in events else 0.2)
     ax.set(xlim=(-0.2, right), ylim=(-0.5 - (0.4 if events else 0.) - 0.34*deep, 1.))
     ax.axis('off')
     return ax
