@@ -67,7 +67,7 @@ def Adan(params, lr, mom=0.98, diff_mom=0.92, sqr_mom=0.99, eps=1e-8, wd=0., **k
 
 # %% ../nbs/03c_recent.ipynb #e1342882
 def cautious(step_cb): # an optimizer callback that moves the weights
-    "`step_cb` for those weights only whose gradient agrees with the step; these are moved the more"
+    "`step_cb` for those weights only whose gradient agrees with the step; these by n/(k+1), k of n agreeing"
     @functools.wraps(step_cb)
     def f(p, **kwargs):
         before = p.data.clone()

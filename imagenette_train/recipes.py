@@ -33,7 +33,7 @@ def adam_like(step_cb, # the callback that moves the weights
 
 # %% ../nbs/03a_recipes.ipynb #e63acf21
 def radam_step(p, lr, mom, sqr_mom, eps, step, grad_avg, sqr_avg, **kwargs): # as `adam_step`
-    "Adam's step, rectified (Liu et al., 2020): momentum's while `r <= 5`, then `v` times Adam's"
+    "Adam's step, rectified (Liu et al., 2020; the bound 5 is the implementations', the paper's is 4)"
     d1, d2 = debias(mom, step), debias(sqr_mom, step)
     r_inf = 2/(1-sqr_mom) - 1
     r = r_inf - 2*step*sqr_mom**step/d2
