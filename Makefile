@@ -22,7 +22,7 @@ test: env    ## run every notebook's tests; check that export and clean change n
 style: env   ## how long the course is, how large its cells are, and what both must keep
 	$(BIN)/python tools/style.py
 
-soak: env    ## kill, poison and confuse trainings for some minutes; results/soak.json
+soak: env    ## kill, poison, question and confuse trainings for twenty minutes; results/soak.json
 	$(BIN)/python tools/soak.py $(ARGS)
 
 benchmarks: env ## measure steps and loops beside other libraries, for an hour; results/benchmarks/

@@ -31,6 +31,7 @@ from .toys import *
 from .batches import *
 from .events import *
 from .learner import *
+from .state import *
 from .recorder import *
 from .callbacks import *
 from .saving import *
@@ -47,6 +48,7 @@ from .tricks import *
 from .watch import *
 from .checkpoint import *
 from .distributed import *
+from .rules import *
 from .experiment import *
 from .baseline import *
 from .ablation import *

@@ -17,6 +17,7 @@ from .batches import *
 from .events import *
 from .learner import *
 from .recorder import *
+from .state import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
 class Callback:
@@ -24,6 +25,8 @@ class Callback:
     run_before, run_after = (), () # classes of callbacks that this one must run before, or after
     order = 0 # lower runs earlier where run_before and run_after leave the choice
     run_train = run_valid = True # hear the batch events of training, of validation?
+    run_trial = True # hear `validate`, `get_preds`, `lr_find`? False if it writes, stops or counts
+    alone = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         check_events(cls)
@@ -72,7 +75,7 @@ def _between(self:Learner, part, work, cancel):
 @patch
 def all_batches(self:Learner):
     "`one_batch` for each batch of `dl`"
-    self.n_iter = len(self.dl)
+    self.n_iter = n_batches(self.dl)
     batches = drawn(self.dl, 'training' if self.training else 'validation')
     for self.iter,b in enumerate(batches, getattr(self.dl, 'start', 0)): self.one_batch(b)
 
@@ -144,7 +147,7 @@ class Recorder(Callback):
 
     def begin_fit(self):
         self._forget()
-        self.metric_names = ['epoch', 'train_loss', 'valid_loss', *map(metric_name, self.metrics), 'time']
+        self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
         self.smooth, self.learn.smooth_loss = DebiasedMean(self.beta), None
         self.begin_epoch()
 
@@ -182,7 +185,7 @@ class Recorder(Callback):
     def cleanup_fit(self):
         self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
 
-    plot_loss = plot_training
+    plot_loss, trial = plot_training, keep_sums
 
 Learner.default_cbs = [TrainEvalCallback, Recorder]
 
@@ -198,8 +201,9 @@ def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
-    with self.added_cbs(cbs), self.cleaned_up(): self._validation(dl)
-    return self.recorder.figures()
+    with self.asked(cbs):
+        self._validation(dl)
+        return self.recorder.figures()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 class TerminateOnNaNCallback(Callback):
@@ -224,12 +228,12 @@ class RNNRegularizer(Callback):
         self.alpha, self.beta = alpha, beta
 
     def after_pred(self): # outputs: one per layer, of shape (batch, time, hidden)
-        self.raw_out, self.out = self.pred[1], self.pred[2]
+        self._raw_out, self._out = self.pred[1], self.pred[2]
         self.learn.pred = self.pred[0]
 
     def after_loss(self):
         if not self.training: return
-        if self.alpha: self.learn.loss = self.loss + self.alpha * self.out[-1].float().pow(2).mean()
-        h = self.raw_out[-1]
+        if self.alpha: self.learn.loss = self.loss + self.alpha * self._out[-1].float().pow(2).mean()
+        h = self._raw_out[-1]
         if self.beta and h.shape[1] > 1:
             self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()

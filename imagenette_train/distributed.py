@@ -98,7 +98,7 @@ class _Replica(DistributedDataParallel):
 # %% ../nbs/04j_distributed.ipynb #ebe9d7a4
 class Distributed(Callback):
     "Trains in several processes at once, each on its share of every batch"
-    order = -1000 # before all others
+    order, alone = -1000, True # before all others
     remembers = False # a checkpoint of several processes is one of a single process, too
     def __init__(self, **kwargs): # of `DistributedDataParallel`, such as `find_unused_parameters`
         self.kwargs, self.bare, self.replica, self.share = kwargs, None, None, None
@@ -123,12 +123,12 @@ class Distributed(Callback):
     def begin_train(self):
         self.learn.model, self.first = self.replica, True
         self.bare.train()
-        gens = generators(self.dls.train)
-        told = [(random_state(), [g.get_state() for g in gens])] if self.rank == 0 else [None]
+        dl = self.dls.train
+        told = [(random_state(), loader_state(dl))] if self.rank == 0 else [None]
         dist.broadcast_object_list(told)
         if self.rank: # the generators of a GPU stay our own
             set_random_state({**told[0][0], 'cuda': []})
-            for g,s in zip(gens, told[0][1]): g.set_state(s)
+            set_loader_state(dl, told[0][1])
         self.learn.dl = self.share = Share(self.dl, self.rank, self.world)
 
     def begin_batch(self):
@@ -144,8 +144,8 @@ class Distributed(Callback):
 
     def begin_validate(self):
         if self.bare is not None: self.learn.model = self.bare
-        # get_preds has none: there everyone predicts everything
-        self.divided = any(isinstance(cb, Recorder) for cb in self.cbs)
+        # in get_preds nobody records: there everyone predicts everything
+        self.divided = any(isinstance(f.__self__, Recorder) for f in self.learn._handlers['after_batch'])
         if self.divided: self.learn.dl = Share(self.dl, dist.get_rank(), dist.get_world_size(), train=False)
 
     def after_validate(self):

@@ -6,8 +6,8 @@
 __all__ = ['disk_full', 'first_process', 'as_new_file', 'whole_file', 'write_whole', 'save_whole', 'load_plain', 'part_folder']
 
 # %% ../nbs/00c_files.ipynb #cf9640b3
-import errno, os, tempfile
-from contextlib import contextmanager
+import errno, glob, io, os, tempfile, zipfile
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 import torch
 
@@ -33,24 +33,48 @@ def _sync_folder(folder):
     finally: os.close(fd)
 
 # %% ../nbs/00c_files.ipynb #c8bb4f18
+def _target(file):
+    "The file that `file` means: `~` is the home folder, and behind a link stands another file"
+    return Path(os.path.realpath(Path(file).expanduser()))
+
+def _like(old, new):
+    "Give file `new` the permissions of `old`; those of an ordinary new file if there is none"
+    if old.exists(): os.chmod(new, old.stat().st_mode & 0o777)
+    else: as_new_file(new)
+
+# %% ../nbs/00c_files.ipynb #9b588155
+def _remove_dead(file):
+    "Remove temporary files for `file` whose process was killed"
+    for part in file.parent.glob(f'{glob.escape(file.name)}.*-*.part'):
+        pid = part.name[len(file.name)+1:].split('-')[0]
+        if pid.isdigit() and not _lives(int(pid)): part.unlink(missing_ok=True)
+
+# %% ../nbs/00c_files.ipynb #96e0827c
+def _lives(pid):
+    "Does process `pid` live?"
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    except OSError: return True
+    return True
+
+# %% ../nbs/00c_files.ipynb #02034c39
 @contextmanager
-def whole_file(file, # path to write
-               # the temporary file; None: one of its own, so that several processes may write `file`
-               part=None):
+def whole_file(file): # path to write; `~` and links are followed
     "An open binary file that becomes `file`, whole, if the block ends well; else nothing has changed"
-    file = Path(file)
+    file = _target(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if part is None:
-        fd, part = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix='.part')
-        os.close(fd)
+    if file.is_dir(): raise IsADirectoryError(f"{file} is a folder: give the path of a file")
+    # a name that nobody can guess, so that nobody can put a link in its place
+    fd, part = tempfile.mkstemp(dir=file.parent, prefix=f'{file.name}.{os.getpid()}-', suffix='.part')
     try:
-        with open(part, 'wb') as f:
+        with open(fd, 'wb') as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        as_new_file(part)
+        _like(file, Path(part))
         os.replace(part, file)
     finally: Path(part).unlink(missing_ok=True)
+    _remove_dead(file)
     _sync_folder(file.parent)
 
 # %% ../nbs/00c_files.ipynb #43f46214
@@ -59,21 +83,45 @@ def write_whole(path, # file to write
     "Write a text file so that it is never seen half-written"
     with whole_file(path) as f: f.write(text.encode('utf-8'))
 
+# %% ../nbs/00c_files.ipynb #5313272a
 def save_whole(o, # anything that `torch.save` can write
-               file): # path
-    "Write `o` to `file`, never seen half-written; a temporary file that a kill left behind is overwritten"
-    file = Path(file)
-    with whole_file(file, part=file.with_name(file.name + '.part')) as f: torch.save(o, f)
+               file): # path, or an open binary file
+    "Write `o` to `file`, never seen half-written"
+    if hasattr(file, 'write'): return torch.save(o, file)
+    with whole_file(file) as f:
+        try: torch.save(o, f)
+        except RuntimeError as e: raise _why_not_written(e, f) from e
+
+# %% ../nbs/00c_files.ipynb #ecb60e19
+def _why_not_written(e, f):
+    "PyTorch's error while it wrote to `f`; if the disk is full, an error that says so"
+    try:
+        f.write(bytes(2**16))
+        f.flush()
+    except OSError as why: return why
+    return e
 
 # %% ../nbs/00c_files.ipynb #e3e8d80e
-def load_plain(file, # path
+def _check_sums(f):
+    "An error if a part of the archive `f` is not what was written: each has a checksum"
+    with zipfile.ZipFile(f) as z: bad = z.testzip()
+    if bad: raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
+
+def _open(file):
+    return nullcontext(file) if hasattr(file, 'read') else open(Path(file).expanduser(), 'rb')
+
+# %% ../nbs/00c_files.ipynb #7dfcfe0b
+def load_plain(file, # path, or an open binary file
                device='cpu'): # where tensors go
-    "What `save_whole` wrote; nothing in the file is executed"
-    try: return torch.load(file, map_location=device, weights_only=True)
-    except FileNotFoundError: raise
-    except Exception as e:
-        raise ValueError(f"{file} is no checkpoint, or is damaged ({type(e).__name__}); "
-                         "nothing of it was executed") from None
+    "What `save_whole` wrote; nothing in the file is executed, and altered bytes are noticed"
+    with _open(file) as f:
+        try:
+            _check_sums(f)
+            f.seek(0)
+            return torch.load(f, map_location=device, weights_only=True)
+        except Exception as e:
+            raise ValueError(f"{file} is no checkpoint, or is damaged ({type(e).__name__}: {e}); "
+                             "nothing of it was executed") from None
 
 # %% ../nbs/00c_files.ipynb #179411ba
 # how systems report a full disk, as `OSError.errno`

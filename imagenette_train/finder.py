@@ -6,95 +6,16 @@
 __all__ = ['SuggestedLRs', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 'suggest_lrs', 'plot_lr_find']
 
 # %% ../nbs/04r_finder.ipynb #7e068154
-import copy, math
-from contextlib import contextmanager
+import math
 from collections import namedtuple
 import torch
 from torch import nn
 from fastcore.basics import patch
-from .chance import *
 from .events import *
+from .batches import *
+from .state import *
 from .callbacks import *
 from .schedule import *
-
-# %% ../nbs/04r_finder.ipynb #dc62551e
-def _keep_model(model):
-    "A function that puts weights, buffers, flags and modes of `model` back, and drops its gradients"
-    weights = copy.deepcopy(model.state_dict())
-    # buffers that no state dict holds
-    unsaved = [(b, b.clone()) for n,b in model.named_buffers() if n not in weights]
-    flags, modes = [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
-    def put_back():
-        model.load_state_dict(weights)
-        for b,old in unsaved: b.data.copy_(old)
-        for m,mode in zip(model.modules(), modes): m.training = mode
-        for p,flag in zip(model.parameters(), flags):
-            p.requires_grad_(flag)
-            p.grad = None
-    return put_back
-
-# %% ../nbs/04r_finder.ipynb #5d1681ba
-def _keep_opt(learn):
-    "A function that puts the optimizer of `learn` back"
-    opt = learn.opt
-    state = None if opt is None else copy.deepcopy(opt.state_dict())
-    def put_back():
-        learn.opt = opt
-        if opt is not None: opt.load_state_dict(state)
-    return put_back
-
-# %% ../nbs/04r_finder.ipynb #be39a000
-def _own_things(learn):
-    "What a copy of a callback's memory must not copy: `deepcopy` takes them from its memo"
-    model, dls = learn.model, learn.dls
-    own = (learn, model, dls, dls.train, dls.valid, learn.opt, learn.loss_func, learn.metrics, *learn.metrics,
-           *learn.cbs, *model.modules(), *model.parameters(), *model.buffers())
-    return {id(o): o for o in own}
-
-def _copied(v, memo):
-    try: return copy.deepcopy(v, memo)
-    except Exception: return v
-
-# %% ../nbs/04r_finder.ipynb #677b7a35
-def _keep_callbacks(learn):
-    "Give the callbacks copies of their memory; a function that gives them the original back"
-    before, memo = learn.cbs, _own_things(learn)
-    originals = [(cb, dict(vars(cb))) for cb in before]
-    for cb,memory in originals:
-        vars(cb).update({k: _copied(v, memo) for k,v in memory.items() if k != 'learn'})
-    def put_back():
-        for cb,memory in originals:
-            vars(cb).clear()
-            vars(cb).update(memory)
-        if learn.cbs != before:
-            learn.cbs = before
-            learn._arrange()
-    return put_back
-
-# %% ../nbs/04r_finder.ipynb #e1715bd2
-_counts = ('training', 'n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'smooth_loss',
-           'logger')
-
-# %% ../nbs/04r_finder.ipynb #4cbbc7ee
-def _keep_counts(learn):
-    "A function that puts what `learn` itself counts back, and its loaders' own generators"
-    mine = {k: getattr(learn, k) for k in _counts}
-    gens = [(g, g.get_state()) for dl in (learn.dls.train, learn.dls.valid) for g in generators(dl)]
-    def put_back():
-        for k,v in mine.items(): setattr(learn, k, v)
-        for g,state in gens: g.set_state(state)
-    return put_back
-
-# %% ../nbs/04r_finder.ipynb #07979a22
-@patch
-@contextmanager
-def as_if_never(self:Learner):
-    "Model, optimizer, callbacks and random numbers are afterwards as they were before"
-    kept = [_keep_model(self.model), _keep_opt(self), _keep_counts(self), _keep_callbacks(self)]
-    with keep_rng():
-        try: yield
-        finally:
-            for put_back in kept: put_back()
 
 # %% ../nbs/04r_finder.ipynb #8825a1bf
 class LRFinder(ParamScheduler):
@@ -179,10 +100,9 @@ def lr_find(self:Learner,
     if not any(isinstance(cb, Recorder) for cb in self.cbs):
         raise ValueError("lr_find reads the smoothed loss of the Recorder, which was removed")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
-    n_epoch = -(-num_it // max(1, len(self.dls.train)))
+    n_epoch = max(1, math.ceil(num_it/max(1, n_batches(self.dls.train))))
     with self.as_if_never():
-        self.opt = None
-        self.logger = None
+        self.opt, self.logger, self.stage = None, None, 0
         self.fit(n_epoch, cbs=finder)
     if len(finder.found) < 2:
         raise ValueError(f"the loss was NaN or infinite after {len(finder.found)} batches: start lower than "

@@ -8,6 +8,7 @@ __all__ = ['trainable_params', 'norms_and_biases', 'LearnerBase']
 # %% ../nbs/04m_learner.ipynb #0cd9b62f
 import warnings
 from contextlib import contextmanager
+from collections.abc import Iterator
 from numbers import Integral
 import torch
 from torch import nn
@@ -64,9 +65,10 @@ class LearnerBase:
 
     def __call__(self, name): # an event
         "Call every callback that has a method for event `name`, in order"
+        todo = iter(self._handlers.get(name, ()))
         try:
-            for f in self._handlers.get(name, ()): f()
-        except CancelException: raise
+            for f in todo: f()
+        except CancelException as e: self._cancelled(name, e, f, todo)
         except BaseException as e:
             add_note(e, f"(raised by callback {type(f.__self__).__name__} in event {name})")
             raise
@@ -88,6 +90,8 @@ def _attributes(self:LearnerBase):
     self.training, self.train_iter, self.pct_train = None, 0, 0.
     # Recorder: the smoothed training loss
     self.smooth_loss = None
+    # is a fit running; which part of a training of several fits is it; who hears nothing of a trial run
+    self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
 
 # %% ../nbs/04m_learner.ipynb #30b2a1fc
 def _first(o): return o[0] if len(o) == 1 else o
@@ -103,7 +107,7 @@ def _split(self:LearnerBase, b):
     "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
     whole = type(b) not in (tuple, list)
     b = to_device(b, self.device) if whole else [to_device(o, self.device) for o in b]
-    self.xb, self.xkw, self.yb = split_batch(b)
+    self.xb, self.xkw, self.yb = split_batch(b, getattr(self.dls, 'n_inp', None))
 
 # %% ../nbs/04m_learner.ipynb #9fdc3196
 @patch
@@ -118,16 +122,36 @@ def _take(self:LearnerBase, cbs):
 def _arrange(self:LearnerBase):
     "Sort the callbacks and list, for each event, whom to call"
     self.cbs = cbs = sort_cbs(self.cbs)
-    self._handlers = {e: [f for cb in cbs for f in handlers(cb, e)] for e in event_times}
+    heard = [cb for cb in cbs if not any(cb is o for o in self._silent)]
+    self._handlers = {e: [f for cb in heard for f in handlers(cb, e)] for e in event_times}
+
+# %% ../nbs/04m_learner.ipynb #f6f712d5
+@patch
+def _check_not_fitting(self:LearnerBase, what):
+    "An error if a fit is running"
+    if not self.fitting: return
+    raise RuntimeError(f"{what} between fits, and one is running: its callbacks have been told that it "
+                       "began. "
+                       "Set a switch in the callback instead, or end the fit first")
+
+# %% ../nbs/04m_learner.ipynb #09f5a968
+def _check_alone(cb, there):
+    "An error if `cb` is of a class of which a Learner has only one, and `there` is one"
+    kinds = tuple(k for k in type(cb).__mro__ if vars(k).get('alone'))
+    other = next((o for o in there if isinstance(o, kinds)), None)
+    if other is not None:
+        raise ValueError(f"the Learner has a callback {other.name} already, and {cb.name} would do the same "
+                         f"work once more: remove one of them, as in learn.remove_cbs({other.name})")
 
 # %% ../nbs/04m_learner.ipynb #b1b1b1c9
 @patch
-def _check_new(self:LearnerBase, cb):
-    "An error unless `cb` may become one of our callbacks"
+def _check_new(self:LearnerBase, cb, there):
+    "An error unless `cb` may join the callbacks `there`"
     if not hasattr(cb, 'run_before'):
         raise TypeError(f"{cb!r} is no Callback: derive its class from Callback")
-    if any(cb is o for o in self.cbs):
+    if any(cb is o for o in there):
         raise ValueError(f"this {cb.name} is already one of the Learner's callbacks")
+    _check_alone(cb, there)
     other = vars(cb).get('learn')
     if other is not None and other is not self and any(cb is o for o in other.cbs):
         raise ValueError(f"this {cb.name} belongs to another Learner: make a new one for each")
@@ -138,7 +162,8 @@ def add_cbs(self:LearnerBase,
             cbs): # a callback, a list of them or None; a class is made an instance
     "Add callbacks; all or, if their order is contradictory, none"
     cbs = [cb() if isinstance(cb, type) else cb for cb in as_list(cbs)]
-    for cb in cbs: self._check_new(cb)
+    if cbs: self._check_not_fitting('callbacks are added')
+    for i,cb in enumerate(cbs): self._check_new(cb, self.cbs + cbs[:i])
     before, after = self.cbs, sort_cbs(self.cbs + cbs)
     for cb in cbs: cb.learn = self
     self.cbs = after
@@ -158,6 +183,7 @@ def remove_cbs(self:LearnerBase,
                cbs): # callbacks, or classes of callbacks
     "Remove callbacks; a class removes all of its instances"
     gone = lambda o: any(isinstance(o, cb) if isinstance(cb, type) else o is cb for cb in as_list(cbs))
+    if any(map(gone, self.cbs)): self._check_not_fitting('callbacks are removed')
     self.cbs = [o for o in self.cbs if not gone(o)]
     self._arrange()
     return self
@@ -213,17 +239,39 @@ def check_opt(self:LearnerBase):
 # %% ../nbs/04m_learner.ipynb #15dd04b5
 def _check_fit(learn, n_epoch):
     "An error if there is nothing that could be trained"
-    if not isinstance(n_epoch, Integral) or n_epoch < 0:
+    if not isinstance(n_epoch, Integral) or isinstance(n_epoch, bool) or n_epoch < 0:
         raise ValueError(f"n_epoch={n_epoch!r}: give a whole number of epochs, 0 or more")
-    if n_epoch and not len(learn.dls.train):
+    if learn.fitting:
+        raise RuntimeError("a callback called fit while a fit is running, which would start its counts, its "
+                           "schedule and its record anew: train another Learner there, or use lr_find, "
+                           "validate or get_preds, which leave no trace")
+    if n_epoch: _check_loader(learn.dls.train, n_epoch)
+
+# %% ../nbs/04m_learner.ipynb #ecdf890a
+def _check_loader(dl, n_epoch):
+    "An error if loader `dl` has nothing to train on, or not so often"
+    if not n_batches(dl):
         raise ValueError("the training loader has no batch: fewer pictures than the batch size, and the last "
                          "partial batch dropped?")
+    if isinstance(dl, Iterator):
+        raise ValueError("the training batches come from an iterator, which is used up after one pass: make "
+                         "a "
+                         "list of it, or give an object whose __iter__ starts anew")
 
 # %% ../nbs/04m_learner.ipynb #ecdf890a
 def _check_resume(learn):
     "An error if no callback knows where to resume"
     if not any(hasattr(type(cb), 'restore') for cb in learn.cbs):
         raise ValueError("resume=True needs to know where from: give cbs=Checkpoint('run.ckpt')")
+
+# %% ../nbs/04m_learner.ipynb #4edcb85e
+def _check_loss(learn):
+    "A warning if the loss has parameters that nobody trains"
+    if not isinstance(learn.loss_func, nn.Module): return
+    held = {id(p) for p,*_ in learn.opt.all_params()}
+    if left := [n for n,p in learn.loss_func.named_parameters() if p.requires_grad and id(p) not in held]:
+        warnings.warn(f"the loss has parameters that will not train ({some_of(left)}): make it a part of the "
+                      "model, or give a splitter that includes them", stacklevel=4)
 
 # %% ../nbs/04m_learner.ipynb #ff3d0a65
 @patch
@@ -232,11 +280,13 @@ def _ready(self:LearnerBase, n_epoch, lr, wd, reset_opt, resume):
     _check_fit(self, n_epoch)
     if resume: _check_resume(self)
     if reset_opt or self.opt is None: self.create_opt()
+    self._own_wd = [h.get('wd') for h in self.opt.hypers] if wd is not None else None
     wd = self.wd if wd is None else wd
     if wd is not None: self.opt.set_hypers(wd=wd)
     self.opt.set_hypers(lr=self.lr if lr is None else lr)
     self.opt.zero_grad(set_to_none=True) # an interrupted batch may have left some
     self.check_opt()
+    _check_loss(self)
     self.n_epoch, self.epoch, self.start_epoch, self.resume = int(n_epoch), 0, 0, resume
 
 # %% ../nbs/04m_learner.ipynb #68e29cde
@@ -247,7 +297,40 @@ def _train(self:LearnerBase):
         raise AttributeError("nobody said whether we train: TrainEvalCallback was removed, so a callback of "
                              "yours must "
                              "set self.learn.training at begin_train and at begin_validate")
-    self.all_batches()
+    for o in (self.dl, getattr(self.dl, 'sampler', None), getattr(self.dl, 'batch_sampler', None)):
+        # such as a DistributedSampler, which shuffles by it
+        if hasattr(o, 'set_epoch'): o.set_epoch(self.epoch)
+    try: self.all_batches()
+    except CancelException:
+        self.opt.zero_grad(set_to_none=True) # of the batch that was left; the next one starts without it
+        raise
+
+# %% ../nbs/04m_learner.ipynb #a5c1ec7f
+@patch
+def _cancelled(self:LearnerBase, name, e, f, rest):
+    "Callback function `f` raised `e` in event `name`: raise it for the loop, if there is something to cancel"
+    cancels = [(e, f)]
+    for g in rest if name in ends else ():
+        try: g()
+        except CancelException as o: cancels.append((o, g))
+    parts, ended = open_parts(name, self.training)
+    for o,g in cancels:
+        if o.part in parts or o.part == ended: continue
+        raise RuntimeError(f"{type(g.__self__).__name__} raised {type(o).__name__} in {name}, where "
+                           f"{_going_on(parts)}. CancelFitException ends training from anywhere in a "
+                           "fit") from o
+    left = [o for o,_ in cancels if o.part in parts]
+    if left: self._cancel(strongest(left), parts)
+
+# %% ../nbs/04m_learner.ipynb #68ecbaf0
+@patch
+def _cancel(self:LearnerBase, e, parts):
+    "Raise `e`; what would end an epoch or a fit ends a question, which is a validation and nothing more"
+    if self.fitting or e.part in ('batch', 'validate'): raise e
+    if 'validate' in parts: raise CancelValidException from e
+
+def _going_on(parts):
+    return f"only {', '.join(parts)} can be cancelled" if parts else "nothing is left to cancel"
 
 # %% ../nbs/04m_learner.ipynb #40150480
 @patch
@@ -256,6 +339,7 @@ def _clean_up(self:LearnerBase):
     errors = []
     for f in reversed(self._handlers.get('cleanup_fit', ())):
         try: f()
+        except CancelException: pass # there is nothing left to cancel
         except Exception as e:
             add_note(e, f"(raised by callback {type(f.__self__).__name__} in event cleanup_fit)")
             errors.append(e)
@@ -265,9 +349,55 @@ def _clean_up(self:LearnerBase):
 @patch
 @contextmanager
 def cleaned_up(self:LearnerBase):
-    "What is done inside, and then `cleanup_fit` for every callback"
+    "A fit is done inside; then `cleanup_fit` for every callback"
+    with deaths_wait(), self._fit_runs():
+        try: yield
+        except BaseException as e:
+            for o in self._clean_up(): add_note(e, f"(and after that, {type(o).__name__}: {o})")
+            raise
+        for o in self._clean_up(): raise o
+
+# %% ../nbs/04m_learner.ipynb #b12a297a
+@patch
+@contextmanager
+def _fit_runs(self:LearnerBase):
+    "Inside, a fit is running; then the optimizer has its own `wd` again, if the fit was given another"
+    self.fitting = True
     try: yield
-    except BaseException as e:
-        for o in self._clean_up(): add_note(e, f"(and after that, {type(o).__name__}: {o})")
-        raise
-    for o in self._clean_up(): raise o
+    finally:
+        self.fitting = False
+        if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
+
+# %% ../nbs/04m_learner.ipynb #1a4316d3
+@patch
+def __getstate__(self:LearnerBase):
+    "All but the batch of the moment, and the lists of whom to call"
+    batch = dict(xb=(), xkw={}, yb=(), pred=None, loss=None, dl=None)
+    return {k: v for k,v in {**vars(self), **batch}.items() if k != '_handlers'}
+
+@patch
+def __setstate__(self:LearnerBase, state):
+    vars(self).update(state)
+    self._arrange()
+
+# %% ../nbs/04m_learner.ipynb #48b9a4e7
+@patch
+def freeze_to(self:LearnerBase,
+              n): # groups before number `n` are frozen; a negative number counts from the end
+    "Freeze the parameter groups before `n`"
+    (self.opt or self.create_opt()).freeze_to(n)
+    return self
+
+# %% ../nbs/04m_learner.ipynb #25db54f6
+@patch
+def freeze(self:LearnerBase):
+    "Freeze all parameter groups but the last"
+    (self.opt or self.create_opt()).freeze()
+    return self
+
+# %% ../nbs/04m_learner.ipynb #49b2ef65
+@patch
+def unfreeze(self:LearnerBase):
+    "Train every parameter group"
+    (self.opt or self.create_opt()).unfreeze()
+    return self

@@ -6,7 +6,8 @@
 __all__ = ['to_float', 'MixedPrecision', 'say_once', 'cpu_has_bf16', 'precision_name']
 
 # %% ../nbs/04c_precision.ipynb #4f33f3f4
-import platform
+import platform, warnings
+from contextlib import contextmanager
 from types import SimpleNamespace
 import torch
 from fastcore.basics import patch
@@ -23,7 +24,7 @@ def to_float(o): # tensor, or tuple, list or dict of such
 # %% ../nbs/04c_precision.ipynb #10a0cf22
 class MixedPrecision(Callback):
     "The forward pass in half precision, weights and loss in float32 (Micikevicius et al., 2018)"
-    run_after, order = TrainEvalCallback, -10
+    run_after, order, alone = TrainEvalCallback, -10, True
     def __init__(self,
                  dtype=torch.float16, # torch.float16, with loss scaling, or torch.bfloat16, which needs none
                  init_scale=2.**16): # what the loss is multiplied by at first, float16 only
@@ -31,7 +32,7 @@ class MixedPrecision(Callback):
         self.scaler = self.context = self.scaled_loss = None
 
     def begin_fit(self):
-        self.skipped, self.kept = 0, False
+        self.skipped, self.steps, self.kept = 0, 0, False
         if self.dtype == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.init_scale)
             params = [dict(params=[p for p,*_ in self.opt.all_params()])]
@@ -60,6 +61,7 @@ class MixedPrecision(Callback):
         self.scaler.step(self.ours)
         self.scaler.update()
         self.kept = self.step_allowed
+        self.steps += 1
         if not self.step_allowed:
             self.skipped += 1
             self.opt.zero_grad(set_to_none=True)
@@ -83,7 +85,21 @@ class MixedPrecision(Callback):
     def after_cancel_fit(self): self._leave()
     def cleanup_fit(self):
         self._leave()
+        if self.scaler is not None and self.steps and self.steps == self.skipped:
+            warnings.warn(f"no step was made: all {self.skipped} had infinite or NaN gradients. Is the loss "
+                          "too "
+                          "large for float16, or the data NaN? Try to_bf16()")
         self.scaler = None
+
+    @contextmanager
+    def trial(self):
+        "Another batch in between: not under the autocast of ours"
+        mine, self.context = self.context, None
+        with torch.autocast(self.device.type, enabled=False):
+            try: yield
+            finally:
+                self._leave()
+                self.context = mine
 
 # %% ../nbs/04c_precision.ipynb #b9716f4e
 _said = set()

@@ -12,24 +12,29 @@ from fastcore.basics import patch
 from tabulate import tabulate
 from .messages import *
 from .files import *
+from .batches import *
 from .recorder import *
 from .callbacks import *
 
 # %% ../nbs/04a_progress.ipynb #8307ba05
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
-    run_after = Recorder
+    run_after, run_trial, alone = Recorder, False, True
     every = 0.2 # seconds between two looks at the loss, which a GPU must wait for
 
     def begin_fit(self):
         self.rows, self.shown, self.bar = [], None, None
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
-        n = len(self.dls.train) + (0 if self.dls.valid is None else len(self.dls.valid))
-        self.bar, self._looked = progress_bar(total=self.n_epoch*n, unit='batch',
-                                              **({} if first_process() else dict(disable=True))), 0.
+        self.n = n_batches(self.dls.train) + (0 if self.dls.valid is None else n_batches(self.dls.valid))
+        total = None if self.n == float('inf') else self.n_epoch*self.n
+        hidden = {} if first_process() else dict(disable=True)
+        self.bar, self._looked = progress_bar(total=total, unit='batch', **hidden), 0.
 
-    def begin_epoch(self): self.bar.set_description(f'epoch {self.epoch+1}/{self.n_epoch}', refresh=False)
+    def begin_epoch(self):
+        # also after a resume, or a cancelled epoch
+        if self.bar.total is not None: self.bar.n = self.epoch*self.n
+        self.bar.set_description(f'epoch {self.epoch+1}/{self.n_epoch}', refresh=False)
 
     def after_batch(self):
         if self.bar.disable: return
@@ -54,6 +59,8 @@ class ProgressCallback(Callback):
         from IPython.display import HTML, display
         if self.shown is None: self.shown = display(HTML(html), display_id=True)
         else: self.shown.update(HTML(html))
+
+    def __getstate__(self): return {**vars(self), 'bar': None} # a copy has no bar
 
     def cleanup_fit(self):
         if 'before' in self.__dict__: self.learn.logger = self.__dict__.pop('before')

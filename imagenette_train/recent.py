@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CautiousSGD', 'CautiousLion', 'nesterov_step', 'NesterovSGD', 'average_diff', 'adan_step', 'Adan', 'cautious',
-           'schedule_free_step', 'ScheduleFreeAdamW', 'averaged', 'orthogonal', 'only', 'is_matrix', 'muon_step',
-           'other_step', 'Muon']
+           'schedule_free_step', 'ScheduleFreeAdamW', 'to_average', 'averaged', 'orthogonal', 'only', 'is_matrix',
+           'muon_step', 'other_step', 'Muon']
 
 # %% ../nbs/03c_recent.ipynb #ff993247
 import functools
@@ -108,14 +108,27 @@ def ScheduleFreeAdamW(params, lr, mom=0.9, sqr_mom=0.999, eps=1e-8, wd=0., **kwa
                      lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd, **kwargs)
 
 # %% ../nbs/03c_recent.ipynb #a357903a
+def to_average(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
+    "Put the averaged weights `x` into the parameters and into `z`; gives a function that undoes it"
+    before = []
+    for p,_,state,h in opt.all_params():
+        if 'z' not in state: continue
+        before.append((p, p.data.clone(), state['z'].clone()))
+        p.data.lerp_(state['z'], 1 - 1/h['mom']) # x = (y - (1-mom)*z)/mom
+        state['z'].copy_(p.data) # who keeps the two as they are now can train on from the average
+    def undo():
+        for p,y,z in before:
+            p.data.copy_(y)
+            opt.state[p]['z'].copy_(z)
+    return undo
+
+# %% ../nbs/03c_recent.ipynb #1af63d71
 @contextmanager
-def averaged(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
+def averaged(opt): # as `to_average`
     "Within it the parameters hold the averaged weights `x`"
-    ps = [(p, p.data.clone(), state['z'], h['mom']) for p,_,state,h in opt.all_params() if 'z' in state]
-    for p,y,z,mom in ps: p.data.lerp_(z, 1 - 1/mom) # x = (y - (1-mom)*z)/mom
+    undo = to_average(opt)
     try: yield opt
-    finally:
-        for p,y,*_ in ps: p.data.copy_(y)
+    finally: undo()
 
 # %% ../nbs/03c_recent.ipynb #5d28291a
 def orthogonal(g, # matrix

@@ -7,42 +7,44 @@ __all__ = ['SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly', 'combine_
 
 # %% ../nbs/04b_schedule.ipynb #f5d6a928
 import math
+from functools import partial
 from fastcore.basics import patch
-from .chance import *
+from .messages import *
+from .batches import *
 from .events import *
 from .callbacks import *
 from .events import as_list
 
 # %% ../nbs/04b_schedule.ipynb #e49db765
+def _lin(start, end, pct): return start + pct*(end-start)
 def SchedLin(start, end): # values at 0 and at 1
     "A straight line from `start` to `end`"
-    def sched(pct): return start + pct*(end-start)
-    return sched
+    return partial(_lin, start, end)
 
+def _cos(start, end, pct): return start + (1 - math.cos(math.pi*pct))*(end-start)/2
 def SchedCos(start, end): # values at 0 and at 1
     "Half a cosine from `start` to `end`"
-    def sched(pct): return start + (1 - math.cos(math.pi*pct))*(end-start)/2
-    return sched
+    return partial(_cos, start, end)
 
 # %% ../nbs/04b_schedule.ipynb #35e8b6af
+def _no(start, pct): return start
 def SchedNo(start, end=None): # value, and an end that is not used
     "Always `start`"
-    def sched(pct): return start
-    return sched
+    return partial(_no, start)
 
 # %% ../nbs/04b_schedule.ipynb #dbc40302
+def _exp(start, end, pct): return start * (end/start)**pct
 def SchedExp(start, end): # values at 0 and at 1, both positive
     "By equal factors from `start` to `end`"
     if not (start > 0 and end > 0):
         raise ValueError(f"SchedExp({start}, {end}) goes by factors: both ends must be positive")
-    def sched(pct): return start * (end/start)**pct
-    return sched
+    return partial(_exp, start, end)
 
 # %% ../nbs/04b_schedule.ipynb #5d3523dc
+def _poly(start, end, power, pct): return start + (end-start)*pct**power
 def SchedPoly(start, end, power): # values at 0 and at 1; `pct**power` between
     "A power of `pct` from `start` to `end`"
-    def sched(pct): return start + (end-start)*pct**power
-    return sched
+    return partial(_poly, start, end, power)
 
 # %% ../nbs/04b_schedule.ipynb #a59ac59d
 def combine_scheds(pcts, # share of training for each schedule, together 1
@@ -51,11 +53,13 @@ def combine_scheds(pcts, # share of training for each schedule, together 1
     if len(pcts) != len(scheds): raise ValueError(f"{len(pcts)} shares for {len(scheds)} schedules")
     if any(p < 0 for p in pcts) or abs(sum(pcts) - 1) > 1e-6:
         raise ValueError(f"the shares {list(pcts)} must be 0 or more and sum to 1")
-    ends = [sum(pcts[:i+1]) for i in range(len(pcts))]
-    def sched(pct):
-        i = next((i for i,e in enumerate(ends) if pct < e), len(scheds)-1)
-        return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
-    return sched
+    return partial(_in_turn, list(pcts), [sum(pcts[:i+1]) for i in range(len(pcts))], list(scheds))
+
+# %% ../nbs/04b_schedule.ipynb #e0e891d1
+def _in_turn(pcts, ends, scheds, pct):
+    "The schedule whose turn it is at `pct`, at its own share"
+    i = next((i for i,e in enumerate(ends) if pct < e), len(scheds)-1)
+    return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
 
 # %% ../nbs/04b_schedule.ipynb #e0e891d1
 def combined_cos(pct_start, # share of the way up
@@ -65,13 +69,15 @@ def combined_cos(pct_start, # share of the way up
 
 # %% ../nbs/04b_schedule.ipynb #38116180
 class ParamScheduler(Callback):
-    "Sets hypers of the optimizer before each training batch, by schedules of `pct_train`"
-    run_after, run_before = TrainEvalCallback, Recorder
+    "Sets hypers before each training batch, by schedules of `pct_train`; after the fit they are put back"
+    run_after, run_before, run_trial = TrainEvalCallback, Recorder, False
     # dict: name of a hyper -> function of 0..1 that gives its value (or a list, one per group)
     def __init__(self, scheds):
         self.scheds, self.hps = scheds, {}
     def begin_fit(self):
+        self._check()
         self.hps = {k: [] for k in self.scheds}
+        self._before = {k: [h[k] for h in self.opt.hypers] for k in self.scheds if k in self.opt.hypers[0]}
         self.opt.set_hypers(**{k: f(0.) for k,f in self.scheds.items()})
     def begin_batch(self):
         if not self.training: return
@@ -81,6 +87,17 @@ class ParamScheduler(Callback):
             for k in self.scheds: self.hps[k].append(self.opt.hypers[-1][k])
     def cleanup_fit(self): # after an interrupted fit as well
         if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
+        if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
+    def settings(self):
+        "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"
+        return {f'schedule of {k}': [f(i/20) for i in range(21)] for k,f in self.scheds.items()}
+    def _check(self):
+        if self.scheds and n_batches(self.dls.train) == float('inf'):
+            raise ValueError("a schedule needs to know how much of training is done, and the training loader "
+                             "has no length: give it a __len__")
+        others = [cb for cb in self.cbs if cb is not self and isinstance(cb, ParamScheduler)]
+        twice = {k for cb in others for k in cb.scheds if k in self.scheds}
+        if twice: raise ValueError(f"two schedulers set {some_of(sorted(twice))}: remove one of them")
 
 # %% ../nbs/04b_schedule.ipynb #c3644b86
 def _with(sched, cbs): return [sched, *as_list(cbs)]
@@ -91,7 +108,9 @@ def _lr_sched(learn, lr, make):
     learn.opt.set_hypers(lr=learn.lr if lr is None else lr)
     peaks = [h['lr'] for h in learn.opt.hypers]
     fs = [make(peak) for peak in peaks]
-    return peaks, {'lr': lambda pct: [f(pct) for f in fs]}
+    return peaks, {'lr': partial(_each, fs)}
+
+def _each(fs, pct): return [f(pct) for f in fs]
 
 # %% ../nbs/04b_schedule.ipynb #3bf51e89
 @patch
@@ -107,7 +126,8 @@ def fit_one_cycle(self:Learner,
                   resume=False): # go on where the last `Checkpoint` was written?
     "Train with a learning rate that rises and falls once, momentum going the other way (Smith, 2018)"
     peaks, scheds = _lr_sched(self, lr_max, lambda lr: combined_cos(pct_start, lr/div, lr, lr/div_final))
-    if 'mom' in self.opt.hypers[-1]:
+    if moms is not None and 'mom' not in self.opt.hypers[-1]: moms = None # there is none to schedule
+    if moms is not None or any(h.get('mom') for h in self.opt.hypers): # an SGD without momentum stays without
         scheds['mom'] = combined_cos(pct_start, *(self.moms if moms is None else moms))
     return self.fit(n_epoch, lr=peaks, wd=wd, cbs=_with(ParamScheduler(scheds), cbs), resume=resume)
 
@@ -164,8 +184,11 @@ def fine_tune(self:Learner,
               pct_start=0.3, # share of the second part before the peak
               **kwargs): # passed to both calls of `fit_one_cycle`
     "Train the last group alone, then everything, with smaller rates for early layers"
-    if self.opt is None: self.create_opt()
-    self.opt.freeze()
-    self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, **kwargs)
-    self.opt.unfreeze()
-    return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
+    try:
+        self.stage = 1 # which of the two, for a checkpoint
+        self.freeze()
+        self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, **kwargs)
+        self.stage = 2
+        self.unfreeze()
+        return self.fit_one_cycle(n_epoch, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, **kwargs)
+    finally: self.stage = 0

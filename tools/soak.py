@@ -6,7 +6,8 @@
 Kills: a training with a checkpoint every few batches is killed (SIGKILL) at random moments and resumed by a
 new process, until it is done; then its weights are compared with those of the training that nobody
 disturbed. NaN: a loss that becomes NaN in a random batch. Threads: two Learners at the same time.
-Sequences: random calls of a Learner's methods (hypothesis)."""
+Sequences: random calls of a Learner's methods (hypothesis). Rules: every callback, alone and in pairs, with
+every question that a Learner can be asked (a quarter of an hour)."""
 import argparse, json, os, random, signal, sys, tempfile, threading, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from imagenette_train.all import *
 from imagenette_train.toys import *
+from imagenette_train.rules import Asks, copies, cross, crossings, events_asked, questions, refused, shipped
 torch.set_num_threads(1)
 
 class Noisy(torch.utils.data.Dataset):
@@ -173,6 +175,11 @@ breaks = ('begin_fit', 'begin_batch', 'after_pred', 'after_backward', 'after_ste
 exceptions = [ValueError('x'), KeyboardInterrupt(), CancelBatchException(), CancelTrainException(),
               CancelEpochException(), CancelFitException()]
 
+# callbacks that need nothing special of model, optimizer or data, and no minute to compile
+special = {'AveragedEval', 'CompileModel', 'RNNRegularizer', 'ModelResetter', 'ProgressCallback', 'MixUp',
+           'CutMix'}
+usable = sorted({*shipped} - special)
+
 def two_groups(m): return [list(m[:2].parameters()), list(m[2:].parameters())]
 
 class Machine(RuleBasedStateMachine):
@@ -197,6 +204,18 @@ class Machine(RuleBasedStateMachine):
     def broken_fit(self, ev, exc):
         try: self.learn.fit(1, 0.01, cbs=Fails(ev, exc))
         except tuple(map(type, exceptions)): pass
+        except RuntimeError as e: # it cannot be cancelled there, and the message says where it can
+            if not isinstance(exc, CancelException): raise
+            assert type(exc).__name__ in str(e) and ev in str(e), e
+    @rule(ev=st.sampled_from(events_asked), q=st.sampled_from(sorted({*questions} - {*copies})))
+    def asked_while_training(self, ev, q): self.learn.fit(1, 0.01, cbs=Asks(questions[q], ev))
+    @rule(do=st.sampled_from(sorted(refused)), ev=st.sampled_from(events_asked))
+    def refused_while_training(self, do, ev):
+        try: self.learn.fit(1, 0.01, cbs=Asks(refused[do], ev))
+        except RuntimeError as e: assert 'is running' in str(e) or 'one is running' in str(e), e
+        else: raise AssertionError(f'{do} was done in {ev}')
+    @rule(name=st.sampled_from(usable))
+    def with_callback(self, name): self.learn.fit(1, 0.01, cbs=shipped[name](self.folder))
     @rule()
     def bad_fit(self):
         fit = self.learn.fit
@@ -247,6 +266,14 @@ def sequences(n_examples, n_steps):
     run_state_machine_as_test(Machine, settings=how)
     return dict(sequences=n_examples, steps_checked=Machine.steps, broken=0)
 
+# --- callbacks crossed with questions
+
+def rules(n):
+    "Callbacks, alone and in pairs, crossed with questions (`n` crossings, or all): how many differences"
+    wrong = cross(n)
+    for w in wrong: print(w)
+    return dict(crossings=n or sum(1 for _ in crossings()), differences=len(wrong))
+
 # --- all of it
 
 def fine(res):
@@ -254,7 +281,8 @@ def fine(res):
     killed = all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left']
                  and not k['largest_difference'] for k in res['kills'])
     stopped = res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings']
-    return killed and stopped and not res['threads']['largest_difference']
+    crossed = not res['rules']['differences']
+    return killed and stopped and crossed and not res['threads']['largest_difference']
 
 def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -272,7 +300,8 @@ def main():
     parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
-                 sequences=lambda: sequences(*((3, 6) if a.quick else (40, 15))))
+                 sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),
+                 rules=lambda: rules(40 if a.quick else None))
     for name,f in parts.items():
         t = time.time()
         res[name] = f()
