@@ -28,7 +28,9 @@ class DataLoaders:
 
     def one_batch(self):
         "The first training batch; random numbers stay where they were"
-        with keep_rng(): return next(iter(self.train))
+        with keep_rng():
+            for b in self.train: return b
+        raise ValueError("the training loader has no batch: is the batch size larger than the data?")
 
 # %% ../nbs/04k_batches.ipynb #f87bd93e
 def n_batches(dl): # any loader

@@ -55,7 +55,7 @@ def unpacked(v): # what `packed` gave
     if type(v) is not dict: return v
     return _makers[v[_kind]](v) if _kind in v else {unpacked(k): unpacked(o) for k,o in v.items()}
 
-# %% ../nbs/04i_checkpoint.ipynb #95536bd4
+# %% ../nbs/04i_checkpoint.ipynb #b68fe205
 def _memory(cb):
     "What callback `cb` remembers: attributes that it was not given and that have no underscore"
     given = inspect.signature(type(cb).__init__).parameters
@@ -223,7 +223,8 @@ def _remember(self:Checkpoint, sd):
 
 # %% ../nbs/04i_checkpoint.ipynb #842c85d5
 def _check_entries(sd, file):
-    needed = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader'}
+    needed = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader', 'ended', 'iter', 'epoch',
+              'train_iter', 'smooth_loss', 'flags', 'grads', 'random', 'epoch_random'}
     if isinstance(sd, dict) and needed <= set(sd): return
     raise ValueError(f"{file} is no checkpoint of a training, or one of an older version; a file of "
                      "Learner.save "

@@ -7,7 +7,8 @@ __all__ = ['main']
 
 # %% ../nbs/05e_cli.ipynb #69e3810d
 import sys
-from fastcore.script import call_parse
+from fastcore.script import Param, call_parse
+from . import __version__
 from .experiment import *
 from .baseline import *
 from .ablation import *
@@ -16,6 +17,7 @@ from .tables import *
 # %% ../nbs/05e_cli.ipynb #595bf17a
 def _run(command, data, profile, device, seeds, runs, out, fresh):
     "Do what the command says"
+    if command is None: raise ValueError("say what to do: reproduce, tables or ablation (--help says more)")
     one_of(command, ['reproduce', 'tables', 'ablation'], 'command')
     names = runs.split(',') if runs else None
     if command == 'tables': print(report(out or 'runs/quick-cpu'))
@@ -23,16 +25,21 @@ def _run(command, data, profile, device, seeds, runs, out, fresh):
     else: reproduce(data, profile, device, seeds, names, out, fresh)
 
 # %% ../nbs/05e_cli.ipynb #96df2b79
+_what = "reproduce (the five runs), tables (from raw results), ablation (each trick)"
+_command = Param(_what, str, opt=False, nargs='?')
+
 @call_parse
-def main(command:str, # reproduce (the five runs), tables (from raw results), ablation (each trick)
+def main(command:_command=None,
          data:str=None, # folder with train/ and val/ (default: $IMAGENETTE_TRAIN_DATA, the cache, a download)
          profile:str=None, # chapter (ResNet-34, 128 px; CUDA's default), quick (ResNet-18, 64 px), smoke
          device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
          seeds:int=1, # number of seeds
          runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop; all tricks)
          out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
-         fresh:bool=False): # train again what is already there
+         fresh:bool=False, # train again what is already there
+         version:bool=False): # say which version this is, and nothing else
     "Reproduce the SGD-versus-Adam tables of fast.ai's chapter 'The Training Process' on Imagenette"
+    if version: return print(f'imagenette_train {__version__}')
     try: _run(command, data, profile, device, seeds, runs, out, fresh)
     except KeyboardInterrupt:
         print("\nInterrupted. What is finished is kept; the same command resumes there.", file=sys.stderr)

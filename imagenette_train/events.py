@@ -6,7 +6,7 @@
 __all__ = ['event_times', 'event', 'CancelValidateException', 'todays_names', 'batch_events', 'ends', 'as_list',
            'CancelException', 'CancelBatchException', 'CancelTrainException', 'CancelValidException',
            'CancelEpochException', 'CancelFitException', 'open_parts', 'strongest', 'check_events', 'from_learner',
-           'warn_if_hiding', 'handlers', 'sort_cbs']
+           'warn_if_hiding', 'handlers', 'as_tuple', 'sort_cbs']
 
 # %% ../nbs/04l_events.ipynb #262e4ce3
 import difflib, warnings
@@ -170,12 +170,14 @@ def handlers(cb, # a callback
         yield f if always else _only_in_its_part(cb, f)
 
 # %% ../nbs/04l_events.ipynb #28b35caa
-def _classes(o): return tuple(o) if isinstance(o, (tuple, list, set)) else (o,)
+def as_tuple(o): # one thing, or several
+    "`o` as a tuple"
+    return tuple(o) if isinstance(o, (tuple, list, set)) else (o,)
 
 def _is_any(cb, classes):
     "Is `cb` of one of `classes`, given as classes or by name?"
     names = {k.__name__ for k in type(cb).__mro__}
-    return any(c in names if isinstance(c, str) else isinstance(cb, c) for c in _classes(classes))
+    return any(c in names if isinstance(c, str) else isinstance(cb, c) for c in as_tuple(classes))
 
 # %% ../nbs/04l_events.ipynb #732c1930
 def _must_follow(cbs):

@@ -8,7 +8,7 @@ __all__ = ['URLs', 'imagenette_classes', 'imagenette_counts', 'generated_classes
            'find_pictures']
 
 # %% ../nbs/04p_folders.ipynb #671dd2bf
-import json, math, os, shutil, socket, tempfile
+import json, math, os, shutil, socket, tempfile, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,22 +44,30 @@ def cache_dir():
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
     return Path(own).expanduser() if own else base/'imagenette_train'
 
-# %% ../nbs/04p_folders.ipynb #951a74b3
-_suffixes = {'.jpeg', '.jpg', '.png'}
-
 # %% ../nbs/04p_folders.ipynb #80d1fe06
+_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
+
+def _pictures_below(folder):
+    "The pictures below `folder`, as names seen from there; and how many other files there are"
+    files = [f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.')]
+    names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _suffixes]
+    return sorted(names), len(files)-len(names)
+
 def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
-    "The pictures below `path` as `{split: {class: [file names]}}`, sorted"
-    found = {}
+    "The pictures below `path` as `{split: {class: [file names]}}`, sorted; other files are said"
+    found, others = {}, 0
     for split in ('train', 'val'):
         d = Path(path)/split
         if not d.is_dir():
             raise FileNotFoundError(f"{path} holds no folder {split!r}: expected {split}/CLASS/*.JPEG, as in "
                                     "Imagenette's archive")
-        found[split] = {c.name: sorted(f.name for f in os.scandir(c)
-                                       if Path(f.name).suffix.lower() in _suffixes
-                                       and not f.name.startswith('.'))
-                        for c in sorted(d.iterdir()) if c.is_dir() and not c.name.startswith('.')}
+        found[split] = {}
+        for c in sorted(d.iterdir()):
+            if not c.is_dir() or c.name.startswith('.'): continue
+            found[split][c.name], n = _pictures_below(c)
+            others += n
+    if others: warnings.warn(f"{path}: {plural(others, 'file')} passed over, no picture by the name "
+                             f"({', '.join(sorted(_suffixes))})")
     return found
 
 # %% ../nbs/04p_folders.ipynb #6a1fdfa0

@@ -51,7 +51,10 @@ def _of_slice(v, n):
         raise ValueError(f"slice({v.start}, {v.stop}) rises by equal factors: both ends must be positive")
     return [v.stop] if n == 1 else [float(o) for o in np.geomspace(v.start, v.stop, n)]
 
-def _plain_number(v): return v.item() if hasattr(v, 'item') and not isinstance(v, torch.Tensor) else v
+def _plain_number(v):
+    "`v` as a number, if it is one of NumPy's or a tensor without a dimension"
+    one = isinstance(v, torch.Tensor) and v.ndim == 0 and not v.requires_grad
+    return v.item() if one or hasattr(v, 'item') and not isinstance(v, torch.Tensor) else v
 
 # %% ../nbs/00e_hypers.ipynb #743707ea
 def per_group(v, # a number, a list with one per group, `slice(a, b)` or `slice(e)`
@@ -59,7 +62,7 @@ def per_group(v, # a number, a list with one per group, `slice(a, b)` or `slice(
     "Hyper value `v` spread over `n` parameter groups, a list"
     if isinstance(v, slice): return _of_slice(v, n)
     if hasattr(v, 'tolist') and not isinstance(v, torch.Tensor): v = v.tolist() # NumPy's numbers and arrays
-    if not isinstance(v, (list, tuple)): return [v]*n
+    if not isinstance(v, (list, tuple)): return [_plain_number(v)]*n
     if len(v) != n:
         raise ValueError(f"{len(v)} values for {plural(n, 'parameter group')}; "
                          "give one number for all or one per group")
@@ -75,6 +78,7 @@ _ranges = dict(lr=_at_least_0, wd=_at_least_0, mom=_share, sqr_mom=_share,
 def check_hyper(name, # of the hyper
                 v): # its value
     "An error if `v` is a number that hyper `name` cannot have"
+    if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
     if not isinstance(v, (int, float)): return
     if not math.isfinite(v):
         raise ValueError(f"{name}={v} is not a finite number: every weight would become NaN or infinite")

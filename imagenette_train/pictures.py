@@ -6,7 +6,7 @@
 __all__ = ['Pictures', 'decode_pictures', 'PictureLoader', 'get_data']
 
 # %% ../nbs/04d_pictures.ipynb #98b051c0
-import errno, hashlib, json, os, shutil, tempfile
+import errno, hashlib, json, os, shutil, tempfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
@@ -75,10 +75,19 @@ def _stat(file, k):
     s = os.stat(file)
     return str(file), k, s.st_size, s.st_mtime_ns
 
+def _checksum(file):
+    "A number that changes when a byte of `file` does"
+    crc = 0
+    with open(file, 'rb') as f:
+        while block := f.read(2**22): crc = zlib.crc32(block, crc)
+    return crc
+
 def _is_whole(raw, idx):
-    "Are the decoded pictures there, and not cut short?"
+    "Are the decoded pictures there, as they were written?"
     if not (idx.is_file() and raw.is_file()): return False
-    return raw.stat().st_size == sum(3*h*w for h,w in json.loads(idx.read_text())['sizes'])
+    meta = json.loads(idx.read_text())
+    right_size = raw.stat().st_size == sum(3*h*w for h,w in meta['sizes'])
+    return right_size and meta.get('checksum') == _checksum(raw)
 
 # %% ../nbs/04d_pictures.ipynb #86780f69
 def decode_pictures(files, # list of `(path, class number)`
@@ -93,8 +102,9 @@ def decode_pictures(files, # list of `(path, class number)`
         try:
             with whole_file(raw) as out: sizes = _write_pictures(out, files, short, bar)
             with whole_file(idx) as out:
-                out.write(json.dumps(dict(sizes=[[int(o) for o in s] for s in sizes],
-                                          labels=[k for _,k in files])).encode())
+                meta = dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files],
+                            checksum=_checksum(raw))
+                out.write(json.dumps(meta).encode())
         except OSError as e:
             if e.errno not in disk_full: raise
             raise OSError(e.errno,
@@ -116,7 +126,8 @@ class PictureLoader:
                  bs=128, # pictures a batch
                  train=True, # shuffle, augment and drop the last partial batch?
                  device='cpu'): # where the work is done
-        self.pics, self.size, self.tfm, self.bs, self.train = pics, size, tfm, bs, train
+        self.pics, self.size, self.tfm, self.train = pics, size, tfm, train
+        self.bs = whole_number('bs', bs)
         self.device = torch.device(device)
 
     def __len__(self): return len(self.pics)//self.bs if self.train else -(-len(self.pics)//self.bs)

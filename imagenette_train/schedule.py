@@ -61,7 +61,7 @@ def _in_turn(pcts, ends, scheds, pct):
     i = next((i for i,e in enumerate(ends) if pct < e), len(scheds)-1)
     return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
 
-# %% ../nbs/04b_schedule.ipynb #e0e891d1
+# %% ../nbs/04b_schedule.ipynb #c076d981
 def combined_cos(pct_start, # share of the way up
                  start, middle, end): # values at 0, at `pct_start` and at 1
     "Half a cosine from `start` to `middle`, another one to `end`"

@@ -34,6 +34,17 @@ def _first_hypers(names, defaults):
     return {k: defaults[name] if at is None else defaults[name][at]
              for k,(name,at) in names.items() if defaults[name] is not None}
 
+# %% ../nbs/03d_wrap.ipynb #80bc0e34
+def _ours(hypers, names):
+    "`hypers` with PyTorch's names (`momentum`, `betas`, `weight_decay`, ...) translated into ours"
+    res = dict(hypers)
+    for k,(name,at) in names.items():
+        if name == k or name not in hypers: continue
+        if k in hypers: raise TypeError(f"{k!r} and {name!r} are the same hyper: give one of them")
+        res.pop(name, None)
+        res[k] = hypers[name] if at is None else hypers[name][at]
+    return res
+
 # %% ../nbs/03d_wrap.ipynb #2df1c42b
 class OptimWrapper(Optimizer):
     "Any `torch.optim` optimizer in the place of an `Optimizer`"
@@ -47,7 +58,7 @@ class OptimWrapper(Optimizer):
         defaults = _torch_defaults(opt)
         self._names = torch_names(defaults)
         self.hypers = [_first_hypers(self._names, defaults) for _ in self.param_lists]
-        self.set_hypers(**hypers)
+        self.set_hypers(**_ours(hypers, self._names))
 
     def known_hypers(self): return set(self._names)
 
