@@ -4,17 +4,32 @@
     python benchmarks/loop_overhead.py --rounds 1  # a quick look
 
 Microseconds a batch on a model so small that the loop is what takes the time (a linear layer, batches of 20
-rows, one thread, batches ready in memory), each variant in a process of its own, the processes taking
-turns, the fastest epoch of all counts (what else the machine does can only add); fastai, Lightning, Ignite
-and Accelerate each in an environment of its own. Then the epoch of a ResNet-34 at 64 px, ours over a hand-
-written loop; the time to import the library; and the memory that 10,000 batches leave behind."""
+rows, one thread, batches ready in memory). Each library runs in a process of its own (an environment of its
+own, too), and in that process its epochs take turns with those of a loop written by hand around *the same
+optimizer*: so every ratio is of two epochs that ran right after one another, and no library answers for
+another's optimizer. The table gives medians of these differences and ratios over all pairs, with the middle
+half of them.
+"Hand-written, twice" is the yardstick: what differs less than that, does not differ.
+
+Lightning's Trainer is made before, and its epochs are timed from its hooks on_train_epoch_start and _end, as
+it is and `barebones`. Then the epoch of a ResNet-34 at 64 px, ours beside a hand-written loop; and the memory
+that 10,000 batches leave behind."""
 import json, os, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 
-VARIANTS = dict(hand='hand-written loop', hand_own='hand-written loop, our SGD', bare='ours, no callback',
-                default='ours, default callbacks', ten='ours, ten callbacks',
-                wrapped="ours, default callbacks, PyTorch's SGD", ignite='Ignite', accelerate='Accelerate',
-                fastai='fastai', lightning='Lightning')
+# variant: (what it is called, whose optimizer, its environment)
+VARIANTS = dict(
+    hand=('hand-written, twice', "PyTorch's SGD", 'own'),
+    bare=('ours, no callback', 'our SGD', 'own'),
+    default=('ours, default callbacks', 'our SGD', 'own'),
+    ten=('ours, ten callbacks', 'our SGD', 'own'),
+    wrapped=('ours, default callbacks', "PyTorch's SGD, wrapped", 'own'),
+    ignite=('Ignite', "PyTorch's SGD", 'ignite'),
+    accelerate=('Accelerate', "PyTorch's SGD", 'accelerate'),
+    fastai=('fastai', "fastai's SGD", 'fastai'),
+    fastai_torch=('fastai', "PyTorch's SGD, wrapped", 'fastai'),
+    lightning=('Lightning', "PyTorch's SGD", 'lightning'),
+    barebones=('Lightning, barebones', "PyTorch's SGD", 'lightning'))
 
 def data(n=2000, bs=20):
     import torch
@@ -23,30 +38,27 @@ def data(n=2000, bs=20):
     y = x @ torch.randn(10, 1, generator=g)
     return list(zip(x.split(bs), y.split(bs)))
 
-OWN = ('hand_own', 'bare', 'default', 'ten') # these step with our SGD, all others with PyTorch's
-
-def hand(batches, SGD=None):
+def hand(batches, opt_func=None):
+    "An epoch of a loop written by hand, around the optimizer that `opt_func` makes"
     import torch, torch.nn.functional as F
     model = torch.nn.Linear(10, 1)
-    opt = (SGD or torch.optim.SGD)(model.parameters(), lr=1e-3)
+    opt = (opt_func or torch.optim.SGD)(list(model.parameters()), lr=1e-3)
     def epoch():
         model.train()
         for xb,yb in batches:
             loss = F.mse_loss(model(xb), yb)
             loss.backward()
             opt.step()
-            opt.zero_grad(set_to_none=True)
+            opt.zero_grad()
     return epoch
 
-def hand_own(batches):
-    from imagenette_train.momentum import SGD
-    return hand(batches, SGD)
+# --- each gives an epoch of the library's loop, and the optimizer for the loop by hand beside it
 
 def ours(batches, kind):
     from functools import partial
     import torch, torch.nn.functional as F
     from imagenette_train.all import Learner, DataLoaders, SGD, Callback, OptimWrapper
-    if kind == 'bare': Learner.default_cbs = []
+    Learner.default_cbs = [] if kind == 'bare' else Learner.default_cbs
     class Listens(Callback):
         def begin_batch(self): pass
         def after_batch(self): pass
@@ -54,9 +66,8 @@ def ours(batches, kind):
     cbs = [Listens() for _ in range(7)] if kind == 'ten' else None
     dls = DataLoaders(batches, None)
     learn = Learner(dls, torch.nn.Linear(10, 1), F.mse_loss, opt_func, lr=1e-3, cbs=cbs)
-    learn.training = True
-    if kind != 'bare': learn.logger = None
-    return lambda: learn.fit(1)
+    learn.training, learn.logger = True, None
+    return lambda: learn.fit(1), opt_func
 
 def ignite(batches):
     import torch, torch.nn.functional as F
@@ -72,7 +83,7 @@ def ignite(batches):
         opt.zero_grad()
         return loss
     trainer = Engine(update)
-    return lambda: trainer.run(batches, max_epochs=1)
+    return lambda: trainer.run(batches, max_epochs=1), None
 
 def accelerate(batches):
     import torch, torch.nn.functional as F
@@ -88,27 +99,31 @@ def accelerate(batches):
                 acc.backward(loss)
                 opt.step()
                 opt.zero_grad()
-    return epoch
+    return epoch, None
 
-def fastai(batches):
+def fastai(batches, kind):
+    from functools import partial
     import torch, torch.nn.functional as F
     import fastai.callback.progress # noqa: F401 (it gives the Learner no_bar)
     from fastai.learner import Learner
     from fastai.data.core import DataLoaders
-    from fastai.optimizer import SGD
+    from fastai.optimizer import SGD, OptimWrapper
     class Batches(list):
         device, n, bs, num_workers, before_iter = torch.device('cpu'), 40000, 20, 0, None
         def to(self, device): return self
+    opt_func = partial(OptimWrapper, opt=torch.optim.SGD) if kind == 'fastai_torch' else SGD
     dls = DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device('cpu'))
-    learn = Learner(dls, torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=SGD, lr=1e-3)
+    learn = Learner(dls, torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=opt_func, lr=1e-3)
     def epoch():
         with learn.no_bar(), learn.no_logging(): learn.fit(1)
-    return epoch
+    return epoch, opt_func
 
-def lightning(batches):
+def lightning(batches, barebones, n):
+    "Pairs of seconds (the library's epoch, by hand), timed from Lightning's own hooks"
     import logging, torch, torch.nn.functional as F
     import lightning as L
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
+    by_hand, pairs = hand(batches), []
     class Model(L.LightningModule):
         def __init__(self):
             super().__init__()
@@ -117,31 +132,53 @@ def lightning(batches):
             xb, yb = batch
             return F.mse_loss(self.net(xb), yb)
         def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=1e-3)
+        def on_train_epoch_start(self): self.t = time.perf_counter()
+        def on_train_epoch_end(self): pairs.append((time.perf_counter()-self.t, seconds(by_hand)))
     class Batches: # a list would be taken for several loaders
         def __len__(self): return len(batches)
         def __iter__(self): return iter(batches)
-    model, loader = Model(), Batches()
-    def epoch():
-        trainer = L.Trainer(max_epochs=1, accelerator='cpu', logger=False, enable_checkpointing=False,
-                            enable_progress_bar=False, enable_model_summary=False)
-        trainer.fit(model, loader)
-    return epoch
+    quiet = dict(barebones=True) if barebones else dict(logger=False, enable_checkpointing=False,
+                                                        enable_progress_bar=False, enable_model_summary=False)
+    L.Trainer(max_epochs=n+1, accelerator='cpu', **quiet).fit(Model(), Batches())
+    return pairs[1:]
 
-def work(variant):
-    "Microseconds a batch, five times"
+# --- measuring
+
+def seconds(f):
+    t = time.perf_counter()
+    f()
+    return time.perf_counter()-t
+
+def alternately(epoch, by_hand, n):
+    "`n` pairs of seconds (the library's epoch, by hand); who goes first changes each time"
+    epoch(); by_hand()
+    pairs = []
+    for i in range(n):
+        if i % 2: b, a = seconds(by_hand), seconds(epoch)
+        else: a, b = seconds(epoch), seconds(by_hand)
+        pairs.append((a, b))
+    return pairs
+
+def versions(env):
+    "What is compared here"
+    from importlib.metadata import version
+    names = dict(own='torch', ignite='pytorch-ignite').get(env, env)
+    return version(names)
+
+def work(variant, n=12):
+    "Pairs of microseconds a batch, (the library's loop, by hand), and the library's version"
     import torch
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    batches = data()
-    is_ours = variant in ('bare', 'default', 'ten', 'wrapped')
-    epoch = ours(batches, variant) if is_ours else globals()[variant](batches)
-    epoch()
-    out = []
-    for _ in range(5):
-        t = time.perf_counter()
-        epoch()
-        out.append(1e6*(time.perf_counter()-t)/len(batches))
-    return out
+    batches, env = data(), VARIANTS[variant][2]
+    if env == 'lightning': pairs = lightning(batches, variant == 'barebones', n)
+    else:
+        make = dict(hand=lambda: (hand(batches), None), ignite=lambda: ignite(batches),
+                    accelerate=lambda: accelerate(batches))
+        kinds = fastai if env == 'fastai' else ours
+        epoch, opt_func = make[variant]() if variant in make else kinds(batches, variant)
+        pairs = alternately(epoch, hand(batches, opt_func), n)
+    return dict(us=[[1e6*t/len(batches) for t in p] for p in pairs], version=versions(env))
 
 def resnet(pairs=10, n=6, bs=32):
     "Seconds of an epoch of `n` batches, hand-written and ours, as pairs in turn; both with our SGD"
@@ -179,7 +216,7 @@ def growth():
     def rss():
         lines = Path('/proc/self/status').read_text().splitlines()
         return next(int(l.split()[1]) for l in lines if l.startswith('VmRSS'))
-    epoch = ours(data(), 'default')
+    epoch, _ = ours(data(), 'default')
     def after_an_epoch():
         epoch()
         gc.collect()
@@ -195,56 +232,54 @@ def run(*args, env_of='own'):
     if done.returncode: raise SystemExit(f'{args} failed:\n{done.stderr[-2000:]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
-def import_time(what):
-    "Seconds that `what` takes in a fresh Python"
-    code = f"import time; t = time.perf_counter(); {what}; print(time.perf_counter()-t)"
-    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=env)
-    return float(done.stdout)
+def middle(values):
+    "The quarter points of `values`: a quarter of them below the first, half below the second"
+    return statistics.quantiles(values, n=4) if len(values) > 1 else list(values)*3
+
+def said(values, digits):
+    "Median and middle half, as text"
+    low, mid, high = middle(values)
+    return f'{mid:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 def table(result):
-    # the fastest of all processes: what else the machine does can only add
-    best = {v: min(min(r['us']) for r in rs) for v,rs in result['loop'].items()}
+    "Rows: each loop beside a hand-written one with the same optimizer"
     rows = []
-    for v,label in VARIANTS.items():
-        if v not in best: continue
-        same = best['hand_own' if v in OWN else 'hand'] # the hand-written loop with the same optimizer
-        rows.append({'loop': label, 'µs a batch': best[v], 'over hand-written, same SGD': best[v]-same,
-                     'times hand-written': best[v]/same})
+    for v,(label,opt,env) in VARIANTS.items():
+        if v not in result['loop']: continue
+        pairs = [p for r in result['loop'][v] for p in r['us']]
+        version = '' if env == 'own' else f" {result['loop'][v][0]['version']}"
+        rows.append({'loop': label + version, 'optimizer, also of the loop by hand': opt,
+                     'µs a batch': f'{statistics.median(a for a,_ in pairs):.0f}',
+                     'µs more than by hand': said([a-b for a,b in pairs], 0),
+                     'times by hand': said([a/b for a,b in pairs], 2)})
     return rows
 
 def facts(result):
-    ratio = lambda pairs: statistics.median(a/b for a,b in pairs)
-    pairs, imports = result['resnet'], result['import']
-    epoch = ratio((p['ours'], p['hand']) for p in pairs)
-    fastest = min(p['ours'] for p in pairs)/min(p['hand'] for p in pairs)
-    return [['epoch of ResNet-34 at 64 px, ours / hand-written: median of pairs', f"{epoch:.3f}"],
-            ['the same, fastest / fastest', f"{fastest:.3f}"],
-            ['import of imagenette_train.all / of torch and torchvision',
-             f"{ratio(zip(imports['ours'], imports['torch'])):.2f}"],
+    pairs = [p['ours']/p['hand'] for p in result['resnet']]
+    return [['epoch of ResNet-34 at 64 px, ours / by hand', said(pairs, 3)],
             ['memory after 2,000, 4,000, ... 10,000 further batches, KB',
              ', '.join(map(str, result['growth_kb']))]]
 
-def main(rounds=5, out=None):
+def conditions(result):
+    e = result['environment']
+    machine = e['device_name'].split(',')[0]
+    return f"{machine}, one thread, torch {e['torch']}, Python {e['python']}, {e['date'][:10]}"
+
+def main(rounds=4, out=None):
     from imagenette_train.files import write_whole
     from imagenette_train.results import environment
     from tabulate import tabulate
     out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'loop_overhead-cpu.json')
-    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'))
-    result |= dict(loop={}, resnet=[], growth_kb=None)
-    result['import'] = dict(torch=[], ours=[])
+    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'), loop={}, resnet=[])
     for i in range(rounds):
-        for v in VARIANTS:
-            env_of = v if v in ('ignite', 'accelerate', 'fastai', 'lightning') else 'own'
-            result['loop'].setdefault(v, []).append(dict(us=run('loop', v, env_of=env_of)))
+        for v,(_,_,env) in VARIANTS.items():
+            result['loop'].setdefault(v, []).append(run('loop', v, env_of=env))
         result['resnet'] += run('resnet')
-        imported = dict(torch='import torch, torchvision', ours='import imagenette_train.all')
-        for k,what in imported.items(): result['import'][k].append(import_time(what))
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
     result['growth_kb'] = run('growth')
     write_whole(out, json.dumps(result, indent=1))
-    both = tabulate(table(result), headers='keys', floatfmt='.1f') + '\n\n' + tabulate(facts(result))
-    print(f'{both}\n\nraw results: {out}')
+    print(conditions(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
+          f'raw results: {out}', sep='\n\n')
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['work']:
@@ -254,6 +289,6 @@ if __name__ == '__main__':
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        a.add_argument('--rounds', type=int, default=5)
+        a.add_argument('--rounds', type=int, default=4)
         a.add_argument('--out')
         main(**vars(a.parse_args()))

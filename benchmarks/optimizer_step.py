@@ -132,6 +132,26 @@ def mid(values): return statistics.median(values) if values else None
 
 def ratio(a, b): return statistics.median(a[i]/b[i] for i in a if i in b)
 
+def ratios(a, b):
+    "The median of the ratios within rounds, and the smallest and largest of them, as text"
+    rs = sorted(a[i]/b[i] for i in a if i in b)
+    return f'{statistics.median(rs):.2f} ({rs[0]:.2f} to {rs[-1]:.2f})' if rs else ''
+
+def fastest(runs):
+    "PyTorch's fastest variant"
+    theirs = [v for v in ('torch_fused', 'foreach', 'loop') if medians(runs, v)]
+    return min(theirs, key=lambda v: mid(medians(runs, v).values()))
+
+def compared(result, optim, model, shown=('ours', 'fused', 'fastai', 'floor')):
+    "Of each variant: its time over PyTorch's fastest, within rounds, and seconds of the first two steps"
+    runs = [r for r in result['runs'] if (r['optim'], r['model']) == (optim, model)]
+    best, rows = fastest(runs), {}
+    for v in shown:
+        if not medians(runs, v): continue
+        firsts = [r['first_ms']/1e3 for r in runs if r['variant'] == v and 'first_ms' in r]
+        rows[v] = ratios(medians(runs, v), medians(runs, best)), statistics.median(firsts) if firsts else None
+    return VARIANTS[best], rows
+
 def row(runs, v, best):
     "The row of variant `v` in the table"
     ts, rs = medians(runs, v), [r for r in runs if r['variant'] == v]
@@ -139,16 +159,15 @@ def row(runs, v, best):
     return {'variant': VARIANTS[v], 'ms a step': mid(ts.values()),
             'spread': f'{min(ts.values()):.1f} to {max(ts.values()):.1f}',
             'with zero_grad and accumulation': mid(medians(runs, v, 'iteration_ms').values()),
-            f"of {VARIANTS[best]}": ratio(ts, medians(runs, best)),
-            'of the limit': ratio(ts, medians(runs, 'floor')),
+            f"over {VARIANTS[best]}, within rounds": ratios(ts, medians(runs, best)),
+            'over the limit': ratios(ts, medians(runs, 'floor')),
             'extra MB': None if is_floor else statistics.median(r.get('extra_mb', 0) for r in rs),
             'first two steps, s': None if is_floor else max(r.get('first_ms', 0) for r in rs)/1e3}
 
 def table(result, optim, model):
     "Rows of the table of one optimizer and model: medians over rounds, and ratios within rounds"
     runs = [r for r in result['runs'] if (r['optim'], r['model']) == (optim, model)]
-    theirs = [v for v in ('torch_fused', 'foreach', 'loop') if medians(runs, v)]
-    best = min(theirs, key=lambda v: mid(medians(runs, v).values()))
+    best = fastest(runs)
     return [row(runs, v, best) for v in VARIANTS if medians(runs, v)]
 
 # Freed memory is not given back to the system, and the package is the one beside this script.
@@ -170,7 +189,7 @@ def planned(models, optims, growth):
     sizes = ('1e5', '1e6', '1e7', '1e8') if growth else ()
     return plan + [('adam', f'n={n}', v) for n in sizes for v in ('ours', 'fused', 'torch_fused', 'floor')]
 
-def main(rounds=3, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
+def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
          device=None, out=None):
     import torch
     from imagenette_train.files import write_whole
@@ -199,7 +218,7 @@ if __name__ == '__main__':
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        a.add_argument('--rounds', type=int, default=3)
+        a.add_argument('--rounds', type=int, default=5)
         a.add_argument('--steps', type=int, default=30)
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])

@@ -24,24 +24,28 @@ def trained(profile):
     return f"`{p['name']}`: {size}, {pictures}, {where}.\n\n{compare_table(found)}"
 
 def steps(name):
-    "Milliseconds of a step, three optimizers side by side"
-    from optimizer_step import VARIANTS, table
+    "Each variant's time over that of PyTorch's fastest, for three optimizers"
+    from optimizer_step import VARIANTS, compared
     result = read(f'benchmarks/optimizer_{name}.json')
-    optims = ('adam', 'sgd', 'rmsprop')
-    tables = [{r['variant']: r['ms a step'] for r in table(result, o, 'resnet34')} for o in optims]
-    cell = lambda t, label: f"{t[label]:.1f}" if label in t else ''
-    rows = [[label, *(cell(t, label) for t in tables)] for label in VARIANTS.values()]
-    e = result['environment']
-    where = f"{e['device_name']}, torch {e['torch']}, {e['date'][:10]}"
-    head = f'Milliseconds a step, parameters of a ResNet-34, {where}:'
-    return f"{head}\n\n{pipe(rows, ['', 'Adam', 'SGD with momentum', 'RMSProp'])}"
+    rows = []
+    for model,what in dict(resnet34='ResNet-34', small='1,000 tensors of 1,000').items():
+        for optim,title in dict(adam='Adam', sgd='SGD with momentum', rmsprop='RMSProp').items():
+            best, found = compared(result, optim, model)
+            cell = lambda v: found[v][0] if v in found else ''
+            rows.append([f'{title}, {what}', best, *map(cell, ('fused', 'ours', 'fastai', 'floor')),
+                         f"{found['fused'][1]:.1f}"])
+    e, n = result['environment'], result['settings']['rounds']
+    where = f"{e['device_name']}, torch {e['torch']}, {e['date'][:10]}, {n} rounds"
+    heads = ['', "PyTorch's fastest is", *(VARIANTS[v] for v in ('fused', 'ours', 'fastai', 'floor')),
+             'first two steps of fused=True, s']
+    return f'{where}:\n\n{pipe(rows, heads)}'
 
 def loop(name):
-    "Microseconds of a batch in a training loop"
-    from loop_overhead import facts, table
+    "A batch of a training loop, ours and others', beside one by hand"
+    from loop_overhead import conditions, facts, table
     result = read(f'benchmarks/{name}.json')
-    times = tabulate(table(result), headers='keys', tablefmt='pipe', floatfmt='.1f')
-    return f"{times}\n\n{pipe(facts(result), ['', ''])}"
+    times = tabulate(table(result), headers='keys', tablefmt='pipe', disable_numparse=True)
+    return f"{conditions(result)}:\n\n{times}\n\n{pipe(facts(result), ['', ''])}"
 
 def soak(name):
     "What was tried to break training"
@@ -59,7 +63,9 @@ def soak(name):
         ['two Learners in two threads, largest difference from one after the other',
          f"{r['threads']['largest_difference']:g}"],
         ['random calls of a Learner, checked after each',
-         f"{calls['steps_checked']} calls, {calls['broken']} broken"]], ['', ''])
+         f"{calls['steps_checked']} calls, {calls['broken']} broken"],
+        ['callbacks, alone and in pairs, crossed with questions before, during and after a fit; what differs',
+         f"{r['rules']['crossings']:,}, {r['rules']['differences']}"]], ['', ''])
 
 def block(name):
     "What stands in the README between the marks of table `name`"
