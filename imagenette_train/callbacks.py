@@ -233,12 +233,12 @@ class RNNRegularizer(Callback):
         self.alpha, self.beta = alpha, beta
 
     def after_pred(self): # outputs: one per layer, of shape (batch, time, hidden)
-        self._raw_out, self._out = self.pred[1], self.pred[2]
-        self.learn.pred = self.pred[0]
+        self.learn.pred, *self._outs = self.pred
 
     def after_loss(self):
+        (*_, h), (*_, dropped) = self._outs
+        self._outs = None # they hold on to the whole graph
         if not self.training: return
-        if self.alpha: self.learn.loss = self.loss + self.alpha * self._out[-1].float().pow(2).mean()
-        h = self._raw_out[-1]
+        if self.alpha: self.learn.loss = self.loss + self.alpha * dropped.float().pow(2).mean()
         if self.beta and h.shape[1] > 1:
             self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()

@@ -84,6 +84,12 @@ def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate of the lowest loss, divided by 10, and the rate where the loss falls steepest per decade"
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
+# %% ../nbs/04r_finder.ipynb #4be50290
+def _middle(num_it, lrs, losses):
+    "Rates and losses without the first tenth, where little happens, and the last five, where all explodes"
+    cut = slice(num_it//10, -5)
+    return (lrs[cut], losses[cut]) if len(lrs[cut]) > 1 else (lrs, losses)
+
 # %% ../nbs/04r_finder.ipynb #5644d456
 @patch
 def lr_find(self:Learner,
@@ -111,7 +117,8 @@ def lr_find(self:Learner,
     if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
     else:
         fs = as_list(suggest_funcs)
-        res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*self.lr_found) for f in fs))
+        middle = _middle(num_it, *self.lr_found)
+        res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*middle) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
 

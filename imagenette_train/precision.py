@@ -99,6 +99,7 @@ class MixedPrecision(Callback):
             try: yield
             finally:
                 self._leave()
+                torch.clear_autocast_cache() # halves of weights that may have been others
                 self.context = mine
 
 # %% ../nbs/04c_precision.ipynb #b9716f4e

@@ -116,11 +116,12 @@ def to_average(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
         before.append((p, p.data.clone(), state['z'].clone()))
         p.data.lerp_(state['z'], 1 - 1/h['mom']) # x = (y - (1-mom)*z)/mom
         state['z'].copy_(p.data) # who keeps the two as they are now can train on from the average
-    def undo():
-        for p,y,z in before:
-            p.data.copy_(y)
-            opt.state[p]['z'].copy_(z)
-    return undo
+    return partial(_put_back, opt, before)
+
+def _put_back(opt, before):
+    for p,y,z in before:
+        p.data.copy_(y)
+        opt.state[p]['z'].copy_(z)
 
 # %% ../nbs/03c_recent.ipynb #1af63d71
 @contextmanager
