@@ -242,12 +242,14 @@ def crossings(seed=0): # of the events at which questions are asked
                                           if q in copies else events_asked)
 
 # %% ../nbs/04t_rules.ipynb #df6c4a6c
-def cross(n=None, seed=0): # how many crossings, drawn at random (None: all); seed
+def cross(n=None, # how many crossings, drawn at random; None: all
+          seed=0, # of the draw
+          part=(0, 1)): # which part of how many, to share the work
     "What differs in which crossing, in words; a list that should be empty"
     chosen = list(crossings(seed))
     if n is not None: chosen = random.Random(seed).sample(chosen, n)
     wrong = []
-    for cbs,q,moment,event in chosen:
+    for cbs,q,moment,event in chosen[part[0]::part[1]]:
         try: found = check_callbacks(cbs, q, moment, event)
         except Exception as e: found = f'{type(e).__name__}: {e}'
         if found: wrong.append(f"{' and '.join(cbs)}, asked {q} {moment} ({event}): {found}")

@@ -268,9 +268,11 @@ def sequences(n_examples, n_steps):
 
 # --- callbacks crossed with questions
 
-def rules(n):
+def rules(n, tmp):
     "Callbacks, alone and in pairs, crossed with questions (`n` crossings, or all): how many differences"
-    wrong = cross(n)
+    def half(k): write_whole(tmp/f'crossed{k}.json', json.dumps(cross(n, part=(k, 2))))
+    for pid in [child(half, k) for k in (0, 1)]: assert os.waitpid(pid, 0)[1] == 0, 'the crossing failed'
+    wrong = [w for k in (0, 1) for w in json.loads((tmp/f'crossed{k}.json').read_text())]
     for w in wrong: print(w)
     return dict(crossings=n or sum(1 for _ in crossings()), differences=len(wrong))
 
@@ -301,7 +303,7 @@ def main():
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
                  sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),
-                 rules=lambda: rules(40 if a.quick else None))
+                 rules=lambda: rules(40 if a.quick else None, tmp))
     for name,f in parts.items():
         t = time.time()
         res[name] = f()
