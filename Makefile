@@ -25,9 +25,10 @@ style: env   ## how long the course is, how large its cells are, and what both m
 soak: env    ## kill, poison, question and confuse trainings for twenty minutes; results/soak.json
 	$(BIN)/python tools/soak.py $(ARGS)
 
-benchmarks: env ## measure steps and loops beside other libraries, for an hour; results/benchmarks/
+benchmarks: env ## measure steps, loops and the finder beside other libraries, for an hour; results/benchmarks/
 	$(BIN)/python benchmarks/optimizer_step.py
 	$(BIN)/python benchmarks/loop_overhead.py
+	$(BIN)/python benchmarks/lr_find.py
 
 notebooks: env ## run every notebook in a real kernel and save its outputs, cleaned (ARGS='00_optimizer 01_momentum' for some)
 	$(BIN)/python tools/run_notebooks.py $(ARGS)

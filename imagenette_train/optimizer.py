@@ -67,6 +67,6 @@ def l2_reg(p, # parameter, any shape
            wd, # the penalty is `wd/2 * p**2`, >= 0
            do_wd=True, # set to False in the state of biases and norms
            **kwargs):
-    "L2 regularisation: `p.grad += wd * p`"
+    "L2 regularisation: `p.grad += wd * p`; like any gradient it stays there until `zero_grad`"
     if do_wd and wd != 0: p.grad.data.add_(p.data, alpha=wd)
 l2_reg.defaults = dict(wd=0.)
