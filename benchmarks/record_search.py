@@ -77,7 +77,10 @@ variants = dict(
     bs32=dict(bs=32, lr=0.014),
     ema=dict(ema=0.99),
     crop5=dict(min_scale=0.5), crop25=dict(min_scale=0.25),
-    wd5=dict(wd=0.05))
+    wd5=dict(wd=0.05),
+    combo=dict(lr=0.04, se=True, act='mish'),
+    combo32=dict(lr=0.03, se=True, act='mish', bs=32),
+    combo8=dict(lr=0.08, se=True, act='mish'))
 
 def opt_func(v):
     if v['opt'] == 'muon': return partial(Muon, wd=v['wd'])
@@ -116,7 +119,15 @@ def train(name, folder, n_epoch, size, presize, seed):
     settings = dict(variant=name, **v, size=size, presize=presize, n_epoch=n_epoch, seed=seed,
                     split='every tenth training picture')
     seconds = round(time.perf_counter()-t)
-    return dict(settings=settings, environment=environment('cpu'), epochs=rows, seconds=seconds)
+    return dict(settings=settings, environment=environment('cpu'), epochs=rows, seconds=seconds,
+                larger=larger(learn, presize))
+
+def larger(learn, size):
+    "Validated once more, with pictures of `size` pixels: objects look larger in crops than in whole pictures"
+    valid = learn.dls.valid
+    valid.tfm = Augment(size)
+    loss, acc = learn.validate(valid)
+    return dict(size=size, valid_loss=loss, accuracy=acc)
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
