@@ -56,7 +56,7 @@ def apply_homography(xb, # (n, c, h, w), real numbers
     n,_,h,w = xb.shape
     x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device) for k in (w, h))
     row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
-    m = m.to(xb.device)
+    m = m.to(xb.device, non_blocking=True)
     grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
     return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
 
@@ -73,7 +73,7 @@ def random_light(n, # number of pictures
 def apply_light(xb, # (n, 3, h, w), from 0 to 1
                 b, c): # shift and factor of the logit, (n,)
     "`xb`, its logit shifted by `b` and multiplied by `c`; changes `xb` in place"
-    b,c = (o.to(xb.device)[:,None,None,None] for o in (b, c))
+    b,c = (o.to(xb.device, non_blocking=True)[:,None,None,None] for o in (b, c))
     return xb.logit_(eps=1/512).mul_(c).add_(b).sigmoid_()
 
 # %% ../nbs/04q_augment.ipynb #562c14a4
@@ -107,7 +107,7 @@ class Augment:
     def draw(self, n, device):
         "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
         m = homography(n, self.flip, **self.geo, p=self.p) if self.moves else None
-        flip = (torch.rand(n) < self.flip).to(device) if self.flip and not self.moves else None
+        flip = (torch.rand(n) < self.flip).to(device, non_blocking=True) if self.flip and not self.moves else None
         return m, flip, random_light(n, self.max_lighting, self.p) if self.max_lighting else None
 
     def change(self, x, m, flip, light):

@@ -42,7 +42,10 @@ def n_batches(dl): # any loader
 def to_device(b, # tensor, or tuple, list or dict of such
               device): # where its tensors go
     "Batch `b` on `device`"
-    if isinstance(b, torch.Tensor): return b if b.device == device else b.to(device, non_blocking=True)
+    if isinstance(b, torch.Tensor):
+        if b.device == device: return b
+        # on the way to the CPU we wait: else the numbers are read before they have arrived
+        return b.to(device, non_blocking=torch.device(device).type != 'cpu')
     if hasattr(b, 'to'): return b.to(device) # such as a PackedSequence
     return map_batch(partial(to_device, device=device), b)
 

@@ -27,7 +27,7 @@ def _numpy_state(s):
 
 def _numpy_back(s):
     kind, keys, *rest = s
-    return kind, keys.numpy().astype(np.uint32), *rest
+    return kind, keys.cpu().numpy().astype(np.uint32), *rest
 
 # %% ../nbs/00d_chance.ipynb #d53916ff
 def random_state():
@@ -85,7 +85,7 @@ def generator_state(g): # a generator of torch, Python or NumPy
 # %% ../nbs/00d_chance.ipynb #e7eea94f
 def set_generator_state(g, s): # `s` is what `generator_state` gave
     "Put generator `g` where it was"
-    if isinstance(g, torch.Generator): g.set_state(s)
+    if isinstance(g, torch.Generator): g.set_state(s.cpu())
     elif isinstance(g, random.Random): g.setstate((s[0], tuple(s[1]), s[2]))
     elif isinstance(g, np.random.RandomState): g.set_state(_numpy_back(s))
     else: g.bit_generator.state = json.loads(s)

@@ -308,7 +308,8 @@ def _job(self:FusedStep, lot, hyper):
 
 # %% ../nbs/03b_fused.ipynb #c797d0cb
 def _with_last(k, factors, *ts): k(*ts, factors)
-def _in_pieces(prog, factors, *ts, size=2**18):
+def _in_pieces(prog, factors, *ts, size=2**18): # pieces are for the cache of a CPU; a card takes all at once
+    if ts[0].device.type != 'cpu': return prog.tensors(*ts, factors)
     for part in zip(*(t.split(size) for t in ts)): prog.tensors(*part, factors)
 
 # %% ../nbs/03b_fused.ipynb #b7a76976

@@ -189,7 +189,7 @@ class LoopTimer(Callback):
     def begin_fit(self): self.seconds, self.n, self.cancelled = dict.fromkeys(self.parts, 0.), 0, False
     def begin_train(self): self._t = time.perf_counter()
     def _mark(self, part):
-        if self.device.type == 'cuda': torch.cuda.synchronize()
+        if self.device.type == 'cuda': torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self.seconds[part] += now - self._t
         self._t = now
