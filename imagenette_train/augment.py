@@ -107,7 +107,8 @@ class Augment:
     def draw(self, n, device):
         "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
         m = homography(n, self.flip, **self.geo, p=self.p) if self.moves else None
-        flip = (torch.rand(n) < self.flip).to(device, non_blocking=True) if self.flip and not self.moves else None
+        flip = torch.rand(n) < self.flip if self.flip and not self.moves else None
+        if flip is not None: flip = flip.to(device, non_blocking=True)
         return m, flip, random_light(n, self.max_lighting, self.p) if self.max_lighting else None
 
     def change(self, x, m, flip, light):
