@@ -42,7 +42,7 @@ def _try(probe, answer):
 _exercises = {} # name -> what `exercise` was given
 
 def exercise(name, # in the anchor of its heading: `exercise-NAME`
-             probe, # tries an answer out; gives numbers, texts, lists, or a dict: what was tried -> its result
+             probe, # tries an answer out; gives numbers, texts, lists, or a dict: what was tried -> result
              right, # what the probe of a right answer gives; or a function of it: is it right?
              wrong, # common mistakes, at least one: `(answer, hint)` or `(answer, hint, symptom)`
              tol=1e-4): # relative tolerance of numbers
