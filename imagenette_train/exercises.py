@@ -75,7 +75,7 @@ def _compared(v, right): # plain values that differ
     if isinstance(v, list) and isinstance(right, list):
         if len(v) != len(right): return f"{plural(len(v), 'value')} where {len(right)} are asked for"
         i = next(i for i,(a,b) in enumerate(zip(v, right)) if not _same(a, b, 1e-4))
-        return f"value number {i+1} is {_compared(v[i], right[i])}"
+        return f"value number {i+1}: {_compared(v[i], right[i])}"
     return f"{_shown(v)} is not it"
 
 # %% ../nbs/00h_exercises.ipynb #b8339bd2
@@ -88,7 +88,7 @@ def _difference(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
     if isinstance(v, _Stopped): return v
     if _holds_nothing(v):
-        return "nothing comes back so far: is there something in place of `...`, and a `return`?"
+        return "nothing comes back yet: put something in place of `...`, and end with a `return`"
     if isinstance(v, dict) and isinstance(ex.right, dict):
         what = next(k for k in ex.right if not _same(v.get(k), ex.right[k], ex.tol))
         return f"{what}: yours gives {_shown(v.get(what))}, and it should be {_shown(ex.right[what])}"
