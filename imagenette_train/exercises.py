@@ -19,8 +19,10 @@ def _plain(v):
     if isinstance(v, dict): return {k: _plain(o) for k,o in v.items()}
     return [_plain(o) for o in v] if isinstance(v, (list, tuple)) else v
 
+# %% ../nbs/00h_exercises.ipynb #0362bc31
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 
+# %% ../nbs/00h_exercises.ipynb #dc644d1d
 def _same(a, b, tol): # plain values; relative tolerance
     "Are `a` and `b` the same, numbers up to `tol`?"
     if _is_number(a) and _is_number(b):
@@ -33,6 +35,7 @@ def _same(a, b, tol): # plain values; relative tolerance
 # %% ../nbs/00h_exercises.ipynb #80421c8e
 class _Stopped(str): "What an answer that raised an error gives, in words"
 
+# %% ../nbs/00h_exercises.ipynb #292389c1
 def _try(probe, answer):
     "What `probe` says about `answer`, as plain values"
     try: return _plain(probe(answer))
@@ -41,6 +44,7 @@ def _try(probe, answer):
 # %% ../nbs/00h_exercises.ipynb #4c479e0d
 _exercises = {} # name -> what `exercise` was given
 
+# %% ../nbs/00h_exercises.ipynb #6747c755
 def exercise(name, # in the anchor of its heading: `exercise-NAME`
              probe, # tries an answer out; gives numbers, texts, lists, or a dict: what was tried -> result
              right, # what the probe of a right answer gives; or a function of it: is it right?
@@ -68,6 +72,7 @@ def _shown(v):
     if isinstance(v, list): return f"[{', '.join(map(_shown, v))}]"
     return f'{v:.5g}' if isinstance(v, float) else str(v)
 
+# %% ../nbs/00h_exercises.ipynb #fcf278f0
 def _compared(v, right): # plain values that differ
     "In words, how `v` differs from `right`, without giving `right` away"
     if _is_number(v) and _is_number(right) and v == v:
@@ -84,6 +89,7 @@ def _holds_nothing(v):
     if isinstance(v, (list, dict)): return any(map(_holds_nothing, v.values() if isinstance(v, dict) else v))
     return v is None or v is ...
 
+# %% ../nbs/00h_exercises.ipynb #2922d86a
 def _difference(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
     if isinstance(v, _Stopped): return v
@@ -108,12 +114,14 @@ def _judge(ex, answer):
 # %% ../nbs/00h_exercises.ipynb #4f6598e2
 _accepted, _solutions = {}, {} # name -> was the last answer right; name -> the answer of the folded cell
 
+# %% ../nbs/00h_exercises.ipynb #dd26e3db
 def _find(name):
     "Exercise `name`"
     if name in _exercises: return _exercises[name]
     raise KeyError(f"no exercise {name!r} so far: run the folded cell above this one."
                    f"{did_you_mean(name, _exercises)}")
 
+# %% ../nbs/00h_exercises.ipynb #daed31ad
 def check(name, # of the exercise
           answer): # yours
     "Say whether `answer` is right, or else what is still wrong; a right one is remembered"
@@ -128,6 +136,7 @@ def check(name, # of the exercise
 # %% ../nbs/00h_exercises.ipynb #4d99c362
 def _progress_file(): return cache_dir()/'exercises.json'
 
+# %% ../nbs/00h_exercises.ipynb #53945f0b
 def solved_exercises():
     "The names of the exercises that you have solved on this machine"
     try: return json.loads(_progress_file().read_text(encoding='utf-8'))['solved']
@@ -137,6 +146,7 @@ def solved_exercises():
                       "delete it to start anew")
         return []
 
+# %% ../nbs/00h_exercises.ipynb #6c3766d2
 def _remember(name):
     "Write down that exercise `name` is solved; what to say about it"
     solved = solved_exercises()
@@ -149,6 +159,7 @@ def _remember(name):
 grades = ('predict', 'compute', 'modify', 'diagnose', 'invent')
 _heading = re.compile(r'<a id="exercise-([\w-]+)"></a>\s+### Exercise \((\w+)\): (.+)')
 
+# %% ../nbs/00h_exercises.ipynb #25870b3b
 def find_exercises(folder='.'): # that holds the notebooks
     "The exercises of the notebooks in `folder`: each with `name`, `grade`, `title`, `notebook` and `link`"
     found = []

@@ -3,10 +3,12 @@ what is broken.
 
 The spine is the six numbered notebooks. Words are those of prose; lines are lines of code that are neither
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
-are tagged `exercise`."""
+are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
+the same in every notebook, written by tools/opening.py, and nobody reads them."""
 import ast, importlib, json, re, statistics, subprocess, sys
 from collections import Counter
 from pathlib import Path
+import opening
 from radon.complexity import cc_visit
 
 root = Path(__file__).resolve().parent.parent
@@ -17,10 +19,11 @@ most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=3
 # --- reading
 
 def cells(path, kind):
-    "The sources of the cells of one kind that are no exercise"
+    "The sources of the cells of one kind that are neither exercise nor set-up"
     nb = json.loads(path.read_text(encoding='utf-8'))
     found = [c for c in nb['cells'] if c['cell_type'] == kind]
-    return [''.join(c['source']) for c in found if 'exercise' not in c['metadata'].get('tags', ())]
+    uncounted = {'exercise', 'setup'}
+    return [''.join(c['source']) for c in found if not uncounted & set(c['metadata'].get('tags', ()))]
 
 def notebooks(): return sorted((root/'nbs').glob('*.ipynb'))
 def is_exported(s): return re.match(r'#\s*\|\s*export', s) is not None
@@ -145,9 +148,8 @@ def bound(source):
     names = set()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.For, ast.With)):
-            stored = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-            names |= {n.id for n in stored}
+        targets = getattr(node, 'targets', None) or [getattr(node, 'target', None)]
+        names |= {n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)}
     return names
 
 def exercise_faults(name, grade, cells):
@@ -174,14 +176,18 @@ def exercises_whole():
     wrong = [f'{p.stem}: {name}: {w}' for p,name,*rest in found for w in exercise_faults(name, *rest)]
     return wrong + [f'{n}: in two places' for n,k in Counter(e[1] for e in found).items() if k > 1]
 
+def opened():
+    "Every notebook opens alike, and imports in cells of their own, which its page needs"
+    return [w for p in notebooks() for w in opening.wrong(p)]
+
 def ruff():
     "Ruff: errors and unused names"
     cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, exercises_whole,
-          ruff]
+checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened,
+          exercises_whole, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"
