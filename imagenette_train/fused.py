@@ -338,7 +338,8 @@ def _in_pieces(prog, factors, *ts, size=2**18): # pieces are for the cache of a 
 def fused_step(opt): # an `Optimizer`
     "One step by sweeps; if that cannot be, per parameter, with one warning that says why"
     engine = opt.__dict__.get('_engine')
-    if engine is None or engine.cbs != opt.cbs or engine.mode != opt.fused: engine = opt._engine = FusedStep(opt)
+    if engine is None or engine.cbs != opt.cbs or engine.mode != opt.fused:
+        engine = opt._engine = FusedStep(opt)
     if engine.why is None:
         try: return engine()
         except Untraceable as e:

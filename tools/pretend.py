@@ -1,9 +1,9 @@
 """A CUDA device that is not there, so that a machine without one finds what would go wrong on it.
 
     import pretend
-    with pretend.cuda() as log: ...   # tensors sent to 'cuda' say that they are there; their numbers stay here
+    with pretend.cuda() as log: ...   # tensors sent to 'cuda' say that they are there; their numbers are not
 
-An operation that mixes devices is refused, as CUDA would. `log.launches` counts what would be a kernel,
+An operation that mixes devices is refused, as by CUDA. `log.launches` counts what would be a kernel,
 `log.waits` what would make Python wait for the device (reading a number, copying to or from it without
 `non_blocking`), both by the line of the package that is behind it. It tells nothing about time."""
 import collections, sys
@@ -133,7 +133,7 @@ views = set('''view _unsafe_view as_strided detach alias slice select unsqueeze 
     transpose t unbind split split_with_sizes _reshape_alias diagonal lift_fresh unfold view_as_real
     chunk'''.split())
 made_empty = set('empty empty_like empty_strided new_empty new_empty_strided empty_permuted'.split())
-read_numbers = set('_local_scalar_dense item equal is_nonzero nonzero masked_select unique_dim _unique2'.split())
+read_numbers = set('_local_scalar_dense item equal is_nonzero nonzero masked_select unique_dim'.split())
 may_mix = set('copy_ _to_copy index index_put_ _index_put_impl_ set_ _foreach_copy_'.split())
 
 def is_pretend(o): return isinstance(o, Pretend)
@@ -183,15 +183,16 @@ def _count(name, args, kwargs, ours, plain, there):
         launched(_foreach_launches(name, args))
 
 def _count_copy(name, args, kwargs, there):
-    if name == '_to_copy': source, to_ours = is_pretend(args[0]), there
-    else: source, to_ours = is_pretend(args[1]), is_pretend(args[0])
-    if source and to_ours: launched()
-    elif source and kwargs.get('non_blocking'):
+    "Count a copy, by where it comes from and where it goes"
+    made = name == '_to_copy'
+    from_cuda = is_pretend(args[0 if made else 1])
+    to_cuda = there if made else is_pretend(args[0])
+    non_blocking = kwargs.get('non_blocking') or not made and len(args) > 2 and args[2]
+    if from_cuda and to_cuda: launched()
+    elif from_cuda and non_blocking:
         raise RuntimeError("a copy to the CPU would be read before it has arrived")
-    elif source: waited()
-    elif to_ours and (kwargs.get('non_blocking') or name == 'copy_' and len(args) > 2 and args[2]):
-        _state.log.copies[line()] += 1
-    elif to_ours: waited()
+    elif to_cuda and non_blocking: _state.log.copies[line()] += 1
+    elif from_cuda or to_cuda: waited()
 
 def _foreach_launches(name, args):
     "One launch for a list of tensors, if memory layouts are the same; else one for each"
@@ -226,6 +227,14 @@ def _made(plain):
 def _set_states(states):
     if any(map(is_pretend, states)): raise TypeError("RNG state must be a torch.ByteTensor on the CPU")
 
+def _load(plain):
+    "`torch.load`, which moves everything to where it is told"
+    def f(file, map_location=None, **kwargs):
+        if not _on_cuda(map_location): return plain(file, map_location=map_location, **kwargs)
+        loaded = plain(file, map_location='cpu', **kwargs)
+        return tree_map(lambda o: Pretend(o) if isinstance(o, torch.Tensor) else o, loaded)
+    return f
+
 def _one_hot(plain):
     return lambda label, num_classes=-1: Pretend(plain(label.inner, num_classes)) if is_pretend(label) \
         else plain(label, num_classes)
@@ -238,7 +247,7 @@ def _patches():
                    synchronize=lambda *a: waited(), manual_seed=nothing, manual_seed_all=nothing,
                    get_rng_state_all=lambda: [torch.get_rng_state()], set_rng_state_all=_set_states)
     of_torch = dict(autocast=_Autocast, tensor=_made(torch.tensor), as_tensor=_made(torch.as_tensor),
-                    is_autocast_enabled=lambda kind='cpu': enabled(_cpu(kind)),
+                    load=_load(torch.load), is_autocast_enabled=lambda kind='cpu': enabled(_cpu(kind)),
                     get_autocast_dtype=lambda kind: dtype(_cpu(kind)))
     from torchvision.transforms.v2 import _augment
     yield patch.multiple(torch.cuda, **of_cuda)
