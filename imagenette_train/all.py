@@ -40,6 +40,7 @@ from .progress import *
 from .schedule import *
 from .finder import *
 from .precision import *
+from .graphs import *
 from .folders import *
 from .augment import *
 from .pictures import *

@@ -15,6 +15,7 @@ from .messages import *
 from .files import *
 from .chance import *
 from .precision import *
+from .graphs import *
 from .folders import *
 from .pictures import *
 from .results import *
@@ -121,11 +122,13 @@ def epoch_rows(rec): # the `Recorder` of a Learner with the one metric accuracy
 # %% ../nbs/05d_experiment.ipynb #cf2b122b
 def timed(learn, # a Learner, about to train
           fit): # function that trains it
-    "Train; gives the epochs, the seconds and the precision"
+    "Train, on CUDA warm and in the fastest way; gives the epochs, the seconds and the precision"
+    warm = warm_up(fastest(learn))
     t0 = time.perf_counter()
     fit(learn)
     seconds = round(time.perf_counter()-t0, 2)
-    return dict(epochs=epoch_rows(learn.recorder), seconds=seconds, precision=precision_name(learn))
+    return dict(epochs=epoch_rows(learn.recorder), seconds=seconds, precision=precision_name(learn), **warm,
+                **recording(learn))
 
 # %% ../nbs/05d_experiment.ipynb #afc6ddb4
 def identity(plan, # a `Plan`
@@ -169,6 +172,12 @@ def same_settings(results, # raw results
     return [o for o in results if _kind(o) == newest]
 
 # %% ../nbs/05d_experiment.ipynb #e35e1a29
+def _warm(res):
+    "What was done before the clock was started, as text"
+    if 'warm_up' not in res: return ''
+    return (f" Before the first epoch: a few batches to warm up, {res['warm_up']:.1f} s, not counted. "
+            f"Recording the model, counted: {res.get('recording', 0):.2f} s.")
+
 def conditions(res): # a raw result
     "Size, pictures, device and versions of a result, as text"
     s, env = res['settings'], res['environment']
@@ -176,4 +185,4 @@ def conditions(res): # a raw result
     return (f"Profile {p['name']}: {p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, "
             f"{res['precision']}. Pictures: {data['copy']}, {data['n_train']} to train on, {data['n_valid']} "
             "to "
-            f"validate. Device: {env['device_name']}. torch {env['torch']}, {env['date']}.")
+            f"validate. Device: {env['device_name']}. torch {env['torch']}, {env['date']}.{_warm(res)}")

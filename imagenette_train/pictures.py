@@ -116,6 +116,23 @@ def decode_pictures(files, # list of `(path, class number)`
     meta = json.loads(idx.read_text())
     return Pictures(raw, meta['sizes'], meta['labels'])
 
+# %% ../nbs/04d_pictures.ipynb #d4a1c0df
+@patch
+def squares(self:Pictures,
+            idx, # numbers of pictures, (n,)
+            pos, # where along the longer side to cut, from 0 to 1, (n,)
+            size): # side of the squares in pixels; no picture is smaller
+    "A square from each of the pictures `idx`, (n, size, size, 3), read at once from where the bytes are"
+    idx, pos = idx.numpy(), pos.double().numpy()
+    h,w = self.sizes[idx].T
+    top,left = ((pos*(side-size) + 0.5).astype(np.int64) for side in (h, w))
+    first = self.ends[idx] - 3*(w*(h-top) - left) # the first byte of the square
+    device = self.data.device
+    first,width = torch.from_numpy(np.stack([first, 3*w])).to(device, non_blocking=True)
+    rows = first[:,None] + width[:,None]*torch.arange(size, device=device)
+    at_each_byte = self.data.as_strided((len(self.data) - 3*size + 1, 3*size), (1, 1))
+    return at_each_byte.index_select(0, rows.view(-1)).view(-1, size, size, 3)
+
 # %% ../nbs/04d_pictures.ipynb #466e9e27
 class PictureLoader:
     "Batches of augmented pictures and their classes; no step of it decodes a file"
@@ -132,11 +149,6 @@ class PictureLoader:
 
     def __len__(self): return len(self.pics)//self.bs if self.train else -(-len(self.pics)//self.bs)
 
-    def _square(self, i, pos): # picture number, position of the cut along the longer side, from 0 to 1
-        a = self.pics[i]
-        t,l = int(pos*(a.shape[0]-self.size)+0.5), int(pos*(a.shape[1]-self.size)+0.5)
-        return a[t:t+self.size, l:l+self.size]
-
     def __iter__(self): return (b for b,_ in self.part())
 
     def part(self, rank=0, world=1): # number of this process, and how many there are (notebook 04j)
@@ -150,8 +162,8 @@ class PictureLoader:
             idx, pos = idx[rank::world], pos[rank::world]
             # fewer pictures than processes
             if not len(idx): idx, pos = order[k*self.bs:k*self.bs+1], torch.full((1,), 0.5)
-            xb = torch.stack([self._square(i, q) for i,q in zip(idx.tolist(), pos.tolist())])
-            yield (self.tfm(xb.to(self.device, non_blocking=True), self.train),
+            xb = self.pics.squares(idx, pos, self.size).to(self.device, non_blocking=True)
+            yield (self.tfm(xb, self.train),
                    self.pics.y[idx].to(self.device, non_blocking=True)), whole
 
 # %% ../nbs/04d_pictures.ipynb #54bcd6ca
