@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style soak benchmarks notebooks lab readme clean
+.PHONY: help env reproduce test style soak benchmarks notebooks lab readme docs docs-test clean
 help:        ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 env: $(VENV)/.ready ## make the environment
 $(VENV)/.ready: settings.ini setup.py
@@ -39,5 +39,15 @@ lab: env     ## open JupyterLab on the notebooks
 readme: env  ## fill the README's tables from the raw results
 	$(BIN)/python tools/fill_readme.py
 
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks
+	$(BIN)/python tools/pages.py
+
+docs-test: docs ## click through the site in Chromium: pages, links, pictures, a phone's width, search
+	$(BIN)/python tools/test_site.py $(ARGS)
+
 clean:       ## remove the environment and local results
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build dist _docs _proc *.egg-info

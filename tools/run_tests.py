@@ -81,6 +81,11 @@ def pictures_there():
                 wrong.append(f"{p.stem}: {c['source'][0].strip()[:60]}")
     return wrong
 
+def documented():
+    "nbdev makes a page of every notebook"
+    p = subprocess.run([bin/'python', 'tools/pages.py', '--check'], cwd=root, capture_output=True, text=True)
+    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+
 def soaked():
     "Three kills, three poisoned losses, two threads, random calls: nothing is lost"
     cmd = [bin/'python', 'tools/soak.py', '--quick', '--kills', '3']
@@ -104,7 +109,8 @@ def main():
             print(f"{path.stem:>18}  {said}", flush=True)
     if not names:
         style.table()
-        for check in (pictures_there, names_known, *style.checks, soaked, exported, readme_filled):
+        checks = (pictures_there, names_known, *style.checks, documented, soaked, exported, readme_filled)
+        for check in checks:
             failed_now = style.report(check)
             passed, failed = passed + (not failed_now), failed + failed_now
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
