@@ -33,7 +33,7 @@ class Packed:
         self.grid, self.own, self.log, self.levels = v.shape[:n_knobs], v.shape[n_knobs:], log, levels
         seen = np.isfinite(v) & ((v > 0) | (not log))
         if lim is not None: seen &= (v >= lim[0]) & (v <= lim[1])
-        if not seen.any(): raise ValueError(f"nothing to show: no value is finite and within {lim}")
+        if not seen.any() and lim: raise ValueError(f"nothing to show: no value is between {lim[0]} and {lim[1]}")
         v = np.where(seen, v, np.nan)
         self._quantise(np.log10(v) if log else v)
 
@@ -41,7 +41,8 @@ class Packed:
 @patch
 def _quantise(self:Packed, v): # values or their logarithms, nan for none
     "Whole numbers from 1 to `levels`, and 0 for none"
-    self.lo, self.hi = math.floor(np.nanmin(v)*1e4)/1e4, math.ceil(np.nanmax(v)*1e4)/1e4
+    seen = v[np.isfinite(v)] if np.isfinite(v).any() else np.zeros(1)
+    self.lo, self.hi = math.floor(seen.min()*1e4)/1e4, math.ceil(seen.max()*1e4)/1e4
     if self.hi == self.lo: self.hi += 1
     q = np.rint((v - self.lo)/(self.hi - self.lo)*(self.levels-1)) + 1
     self.q = np.nan_to_num(q, nan=0.).astype(np.int64)
@@ -69,8 +70,8 @@ def spec(self:Packed):
 
 # %% ../nbs/00i_moving.ipynb #22466af9
 def short(v): # a number
-    "A number in three digits, or two and an exponent; nan and inf are 'off the map'"
-    if not math.isfinite(v): return 'off the map'
+    "A number in three digits, or two and an exponent; nan and inf are 'out of range'"
+    if not math.isfinite(v): return 'out of range'
     if v == 0 or 1e-3 <= abs(v) < 1e5: return f'{float(f"{v:.3g}"):g}'
     mantissa, exponent = f'{v:.1e}'.split('e')
     return f'{mantissa}e{int(exponent)}'
@@ -83,7 +84,8 @@ def _axis(lim, # its two ends
     "An axis as the page draws it, a dict"
     if ticks is None:
         from matplotlib.ticker import LogLocator, MaxNLocator
-        places = (LogLocator(numticks=6) if log else MaxNLocator(5)).tick_values(*lim)
+        subs = (1, 2, 5) if lim[1] < 100*lim[0] else (1,) # between the powers of ten, if there are few
+        places = (LogLocator(subs=subs, numticks=6) if log else MaxNLocator(5)).tick_values(*lim)
         ticks = [(float(t), short(t)) for t in places if lim[0] <= t <= lim[1]]
     return dict(lim=[float(o) for o in lim], label=label, log=log, ticks=ticks)
 
@@ -229,7 +231,7 @@ const unpack = a => {
   })
 }
 const short = v => {
-  if (!Number.isFinite(v)) return 'off the map'
+  if (!Number.isFinite(v)) return 'out of range'
   if (v === 0 || Math.abs(v) >= 1e-3 && Math.abs(v) < 1e5) return String(+v.toPrecision(3))
   return v.toExponential(1).replace('e+', 'e')
 }
