@@ -149,14 +149,18 @@ class CurvePanel:
         self.curves, self.title, self.dots = curves, title, dots or {}
         first = next(iter(curves.values()))
         self.xs = [float(o) for o in (range(first.own[0]) if xs is None else xs)]
-        self.x = _axis((min(self.xs), max(self.xs)), xlabel, 'x' in log)
+        self.x = _axis(_room(min(self.xs), max(self.xs), 'x' in log), xlabel, 'x' in log)
         self.y = _axis(ylim or _reach(curves.values()), ylabel, 'y' in log)
 
-# %% ../nbs/00i_moving.ipynb #a930dd0f
+# %% ../nbs/00i_moving.ipynb #226fc582
+def _room(lo, hi, log=False): # two ends
+    "The ends with a little room beyond them, so that a mark at the end is seen whole"
+    if log: return tuple(10**o for o in _room(math.log10(lo), math.log10(hi)))
+    return lo - 0.03*(hi-lo), hi + 0.03*(hi-lo)
+
 def _reach(packed): # several `Packed`
-    "The smallest and the largest of their numbers, with a little room"
-    lo, hi = min(o.lo for o in packed), max(o.hi for o in packed)
-    lo, hi = lo - 0.04*(hi-lo), hi + 0.04*(hi-lo)
+    "The smallest and the largest of their numbers, with room"
+    lo, hi = _room(min(o.lo for o in packed), max(o.hi for o in packed))
     return (10**lo, 10**hi) if next(iter(packed)).log else (lo, hi)
 
 @patch
@@ -255,18 +259,18 @@ const make = (tag, attributes = {}, ...inside) => {
   e.append(...inside)
   return e
 }
-const said = root.querySelector('.said'), controls = make('div', {class: 'controls'})
+const said = root.querySelector('.said'), buttons = make('div'), sliders = make('div', {class: 'sliders'})
 const button = (text, label, act) => {
   const b = make('button', {type: 'button', 'aria-label': label, title: label}, text)
   b.addEventListener('click', act)
-  controls.append(b)
+  buttons.append(b)
   return b
 }
 const slider = (name, last, act) => {
   const input = make('input', {type: 'range', min: 0, max: last, step: 1, 'aria-label': name})
   const number = make('output')
   input.addEventListener('input', () => act(+input.value))
-  controls.append(make('label', {}, make('span', {}, name), input, number))
+  sliders.append(make('label', {}, make('span', {}, name), input, number))
   return (i, text) => {
     input.value = i
     number.textContent = text
@@ -348,7 +352,8 @@ const draw = {
     c.globalAlpha = 0.35
     line(c, lines.length / 2, i => x(lines[2*i]), i => y(lines[2*i+1]))
     c.globalAlpha = 1
-    for (const [u, v] of p.goals) c.fillText('+', x(u), y(v) + 4)
+    c.textAlign = 'center'
+    for (const [u, v] of p.goals) c.fillText('✛', x(u), y(v) + 4)
     for (const [name, n] of p.paths) {
       const w = own(data[n])
       c.strokeStyle = c.fillStyle = spec.looks[name][0]
@@ -479,7 +484,10 @@ if (window.ResizeObserver) panels.forEach(({canvas}) => new ResizeObserver(repai
 const themed = new MutationObserver(() => { repaint(); setTimeout(repaint, 400) }) // colours may fade in
 for (const e of [document.documentElement, document.body]) themed.observe(e, {attributes: true})
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', repaint)
-root.querySelector('img').replaceWith(make('div', {class: 'panels'}, ...panels.map(p => p.canvas)), table, controls)
+const hint = make('small', {}, 'Space plays, ← and → step, Home and End jump.')
+if (spec.panels.some(p => p.knobs)) hint.append(' Click where the pointer is a cross to choose a place.')
+const stage = make('div', {class: 'panels'}, ...panels.map(p => p.canvas))
+root.querySelector('img').replaceWith(stage, table, buttons, sliders, hint)
 said.classList.add('aloud')
 said.setAttribute('role', 'status')
 show()
@@ -493,17 +501,18 @@ _style = """
 .moving .panels { display: flex; flex-wrap: wrap; }
 .moving canvas { flex: 1 1 270px; width: 270px; min-width: 0; max-width: 30rem; height: 17rem; }
 .moving canvas.picks { cursor: crosshair; }
-.moving table { border-collapse: collapse; margin: 0.3rem 0; font-size: 0.9rem; width: auto; }
-.moving th, .moving td { padding: 0.1rem 0.8rem 0.1rem 0; text-align: left; font-variant-numeric: tabular-nums; }
-.moving td { min-width: 5.5rem; }
-.moving .controls { display: flex; flex-wrap: wrap; gap: 0.3rem 0.6rem; align-items: center; }
+.moving table { display: block; overflow-x: auto; border: 0; margin: 0.3rem 0; font-size: 0.9rem; }
+.moving table th, .moving table td { padding: 0.1rem 1rem 0.1rem 0; text-align: left; white-space: nowrap; }
+.moving table td { min-width: 3.5rem; font-variant-numeric: tabular-nums; }
+.moving .sliders { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .moving button { font: inherit; color: inherit; background: none; border: 1px solid; border-radius: 4px;
-  min-width: 2.4rem; min-height: 2rem; cursor: pointer; }
+  min-width: 2.6rem; min-height: 2rem; margin-right: 0.4rem; cursor: pointer; }
 .moving button:first-child { min-width: 6rem; }
-.moving label { display: flex; flex: 1 1 16rem; max-width: 24rem; gap: 0.5rem; align-items: center; margin: 0; }
-.moving label span { min-width: 5rem; }
-.moving input { flex: 1; min-width: 6rem; height: 2rem; accent-color: #2f7fd1; }
-.moving output { min-width: 5.5rem; padding: 0; font-variant-numeric: tabular-nums; }
+.moving label { display: flex; gap: 0.6rem; align-items: center; margin: 0; font-weight: normal; }
+.moving label span { width: 6rem; }
+.moving input { flex: 1; min-width: 5rem; height: 2rem; accent-color: #2f7fd1; }
+.moving output { width: 5.5rem; padding: 0; font-variant-numeric: tabular-nums; }
+.moving small { opacity: 0.75; }
 .moving .aloud { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
