@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from .messages import *
 from .files import *
+from .exercises import *
 from .chance import *
 from .hypers import *
 from .stored import *
