@@ -15,13 +15,15 @@ from .ablation import *
 from .tables import *
 
 # %% ../nbs/05e_cli.ipynb #595bf17a
-def _run(command, data, profile, device, seeds, runs, out, fresh):
+def _run(command, data, profile, device, seeds, runs, epochs, out, fresh):
     "Do what the command says"
     if command is None: raise ValueError("say what to do: reproduce, tables or ablation (--help says more)")
     one_of(command, ['reproduce', 'tables', 'ablation'], 'command')
     names = runs.split(',') if runs else None
+    if epochs is not None and command != 'ablation':
+        raise ValueError("--epochs is for ablation only: the tables of the others compare with the book's 3")
     if command == 'tables': print(report(out or 'runs/quick-cpu'))
-    elif command == 'ablation': ablation(data, profile or 'quick', device, seeds, names, out, fresh)
+    elif command == 'ablation': ablation(data, profile or 'quick', device, seeds, names, out, fresh, epochs)
     else: reproduce(data, profile, device, seeds, names, out, fresh)
 
 # %% ../nbs/05e_cli.ipynb #96df2b79
@@ -35,12 +37,13 @@ def main(command:_command=None,
          device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
          seeds:int=1, # number of seeds
          runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop; all tricks)
+         epochs:int=None, # of ablation: passes over the training set (default: as many as the profile says)
          out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
          fresh:bool=False, # train again what is already there
          version:bool=False): # say which version this is, and nothing else
     "Reproduce the SGD-versus-Adam tables of fast.ai's chapter 'The Training Process' on Imagenette"
     if version: return print(f'imagenette_train {__version__}')
-    try: _run(command, data, profile, device, seeds, runs, out, fresh)
+    try: _run(command, data, profile, device, seeds, runs, epochs, out, fresh)
     except KeyboardInterrupt:
         print("\nInterrupted. What is finished is kept; the same command resumes there.", file=sys.stderr)
         sys.exit(130)
