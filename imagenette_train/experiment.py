@@ -10,7 +10,6 @@ __all__ = ['profiles', 'Profile', 'profile_data', 'data_copy', 'one_of', 'check_
 import json, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
-import torch
 from .messages import *
 from .files import *
 from .chance import *

@@ -45,7 +45,8 @@ def cache_dir():
     return Path(own).expanduser() if own else base/'imagenette_train'
 
 # %% ../nbs/04p_folders.ipynb #80d1fe06
-_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.avif', '.jp2', '.ppm', '.pgm'}
+_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff',
+             '.avif', '.jp2', '.ppm', '.pgm'}
 
 def _pictures_below(folder):
     "The pictures below `folder`, as names seen from there; and how many other files there are"

@@ -32,7 +32,7 @@ def _eight_bits(im):
 _longest = 8 # of a picture, in units of its shorter side
 
 def _shorter_side(im, short):
-    "PIL picture `im`, its shorter side resized to `short`, as an array; the ends of a very long one are cut off"
+    "PIL picture `im`, its shorter side resized to `short`, as an array; a very long one loses its ends"
     from PIL import Image
     w,h = im.size
     most = _longest*min(w, h)
@@ -288,6 +288,6 @@ def test_dl(self:DataLoaders,
     "A loader of pictures without classes, prepared as those of the validation set"
     dl = self.valid
     if not isinstance(dl, PictureLoader):
-        raise TypeError("test_dl prepares pictures as get_data does for validation, and these DataLoaders are "
-                        "not from get_data: make a loader yourself and give it to get_preds")
+        raise TypeError("test_dl prepares pictures as get_data does for validation, and these DataLoaders "
+                        "are not from get_data: make a loader yourself and give it to get_preds")
     return PathLoader(items, dl.size, dl.tfm, dl.bs, dl.device)
