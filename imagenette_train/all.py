@@ -52,6 +52,8 @@ from .rules import *
 from .experiment import *
 from .baseline import *
 from .ablation import *
+from .resnet import *
+from .record import *
 from .tables import *
 from .cli import *
 from .hypers import _update

@@ -31,6 +31,7 @@ def _eight_bits(im):
 # %% ../nbs/04d_pictures.ipynb #1b65ed6a
 _longest = 8 # of a picture, in units of its shorter side
 
+# %% ../nbs/04d_pictures.ipynb #b1a1dba7
 def _shorter_side(im, short):
     "PIL picture `im`, its shorter side resized to `short`, as an array; a very long one loses its ends"
     from PIL import Image
@@ -55,6 +56,7 @@ def _why_not(path, e):
 # %% ../nbs/04d_pictures.ipynb #83d4e115
 _one_large = threading.Lock()
 
+# %% ../nbs/04d_pictures.ipynb #f3041fb0
 def decode_picture(file, # path, or a PIL picture
                    short): # length of the shorter side of the result, pixels
     "A picture in RGB, turned as its camera says, as an array (height, width, 3) of uint8"
@@ -114,6 +116,7 @@ def _stat(file, k):
     s = os.stat(file)
     return str(file), k, s.st_size, s.st_mtime_ns
 
+# %% ../nbs/04d_pictures.ipynb #ff2fb137
 def _checksum(file):
     "A number that changes when a byte of `file` does"
     crc = 0
@@ -121,6 +124,7 @@ def _checksum(file):
         while block := f.read(2**22): crc = zlib.crc32(block, crc)
     return crc
 
+# %% ../nbs/04d_pictures.ipynb #6be79900
 def _is_whole(raw, idx):
     "Are the decoded pictures there, as they were written?"
     if not (idx.is_file() and raw.is_file()): return False
@@ -161,6 +165,7 @@ def _works(device):
     try: (torch.ones(1, device=device) + 1).cpu()
     except (RuntimeError, AssertionError) as e: return str(e).splitlines()[0][:90]
 
+# %% ../nbs/04d_pictures.ipynb #4341bf4d
 def best_device(device=None): # 'cpu', 'cuda', ...; None: CUDA or Apple's MPS where there is one, else the CPU
     "The device to work on; an error if there is no such device here"
     if device is not None:

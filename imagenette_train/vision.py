@@ -29,6 +29,7 @@ def _like_resnet(net):
     return len(layers) >= 3 and isinstance(layers[-1], nn.Linear) and isinstance(layers[-2],
                                                                                  nn.AdaptiveAvgPool2d)
 
+# %% ../nbs/04e_vision.ipynb #c088772e
 def create_body(arch, # function that makes a torchvision ResNet
                 pretrained=False): # with the weights trained on ImageNet (a download)?
     "All layers of `arch` up to its last convolution"
@@ -56,6 +57,7 @@ def last_layer(net): # a network that classifies
     if not names: raise TypeError(f"{type(net).__name__} has no linear layer to exchange for your classes")
     return names[-1]
 
+# %% ../nbs/04e_vision.ipynb #865f9686
 def exchange_last(net, # a network that classifies; changed
                   n_out): # number of classes
     "Give `net` a new last layer"
@@ -105,6 +107,7 @@ def arch_name(arch): # function that makes a network
     name, home = getattr(arch, '__name__', ''), getattr(arch, '__module__', '')
     return name if home.startswith('torchvision.models') and name in models.list_models(models) else None
 
+# %% ../nbs/04e_vision.ipynb #6e84ab75
 def _stats(arch):
     "Mean and deviation of the pictures that torchvision's weights for `arch` were trained on"
     if arch_name(arch) is None: return imagenet_stats
@@ -117,6 +120,7 @@ def _own_end(net, n_out):
     net = exchange_last(_without_helpers(net), n_out)
     return net, [last_layer(net)]
 
+# %% ../nbs/04e_vision.ipynb #b0e95fef
 def _new_end(net, n_out):
     "The body of a ResNet with the book's head, and the name of the head"
     nf = list(net.children())[-1].in_features

@@ -29,7 +29,7 @@ def clean_output(o):
 def clean(nb):
     "Keep tables, figures and printed lines; drop what changes from run to run"
     for cell in nb.cells:
-        cell.metadata = {k: v for k,v in cell.metadata.items() if k == 'tags'}
+        cell.metadata = {k: v for k,v in cell.metadata.items() if k in ('tags', 'jupyter')}
         if cell.cell_type != 'code': continue
         cell.execution_count = None
         cell.outputs = [clean_output(o) for o in cell.outputs if not is_noise(o)]

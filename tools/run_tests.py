@@ -12,7 +12,7 @@ flags = ('slow', 'cuda')
 
 def code_cells(path):
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-    return [c for c in cells if c['cell_type'] == 'code']
+    return [c for c in cells if c['cell_type'] == 'code' and 'setup' not in c['metadata'].get('tags', ())]
 
 def counts(path):
     "Number of code cells of a notebook that nbdev_test runs, and of those that a flag leaves out"

@@ -3,9 +3,11 @@ what is broken.
 
 The spine is the six numbered notebooks. Words are those of prose; lines are lines of code that are neither
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
-are tagged `exercise`."""
+are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
+the same in every notebook, written by tools/opening.py, and nobody reads them."""
 import ast, importlib, json, re, statistics, subprocess, sys
 from pathlib import Path
+import opening
 from radon.complexity import cc_visit
 
 root = Path(__file__).resolve().parent.parent
@@ -16,10 +18,11 @@ most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=3
 # --- reading
 
 def cells(path, kind):
-    "The sources of the cells of one kind that are no exercise"
+    "The sources of the cells of one kind that are neither exercise nor set-up"
     nb = json.loads(path.read_text(encoding='utf-8'))
     found = [c for c in nb['cells'] if c['cell_type'] == kind]
-    return [''.join(c['source']) for c in found if 'exercise' not in c['metadata'].get('tags', ())]
+    uncounted = {'exercise', 'setup'}
+    return [''.join(c['source']) for c in found if not uncounted & set(c['metadata'].get('tags', ()))]
 
 def notebooks(): return sorted((root/'nbs').glob('*.ipynb'))
 def is_exported(s): return re.match(r'#\s*\|\s*export', s) is not None
@@ -127,13 +130,17 @@ def disagree():
     starred = imports(modules()['all'])
     return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
 
+def opened():
+    "Every notebook opens alike, and imports in cells of their own, which its page needs"
+    return [w for p in notebooks() for w in opening.wrong(p)]
+
 def ruff():
     "Ruff: errors and unused names"
     cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, ruff]
+checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"

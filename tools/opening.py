@@ -1,0 +1,81 @@
+"""How every notebook opens: a title, a badge that opens it in Colab, and a cell that fetches the project
+there and does nothing anywhere else.
+
+    python tools/opening.py        # adds what is missing, takes the address from settings.ini
+
+The title cell holds the title and the sentence after `>` alone: nbdev reads a page's front matter from it,
+and drops whatever else it holds."""
+import ast, copy, hashlib, json, re
+from configparser import ConfigParser
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+config = ConfigParser(delimiters=['='])
+config.read(root/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+github = cfg['git_url'].removeprefix('https://github.com/')
+
+def badge(name):
+    "Markdown that opens notebook `name` in Colab"
+    page = f"https://colab.research.google.com/github/{github}/blob/{cfg['branch']}/nbs/{name}.ipynb"
+    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})'
+
+fetch = f"""#| hide
+#| eval: false
+# on Colab: fetch the project and install it; anywhere else this does nothing
+import sys
+if 'google.colab' in sys.modules:
+    !git clone --quiet --depth 1 {cfg['git_url']}
+    !pip install --quiet ./{cfg['repo']}
+    %cd -q {cfg['repo']}/nbs"""
+
+def source(cell): return ''.join(cell['source'])
+def tags(cell): return cell['metadata'].get('tags', ())
+
+def new_cell(kind, text, seed, **metadata):
+    "A cell with an id that depends on what it is"
+    cell_id = hashlib.sha1(seed.encode()).hexdigest()[:8]
+    cell = dict(cell_type=kind, id=cell_id, metadata=metadata, source=text.splitlines(True))
+    return cell if kind == 'markdown' else {**cell, 'execution_count': None, 'outputs': []}
+
+def title_and_rest(text):
+    "A title cell's title and `>` line, and what comes after them"
+    head = re.match(r'#\s[^\n]*\n\s*(>[^\n]*\n?)?', text + '\n')
+    return head[0].strip(), text[head.end():].strip()
+
+def open_notebook(nb, name):
+    "Give `nb` its opening where it is missing"
+    cells = [c for c in nb['cells'] if 'setup' not in tags(c)]
+    title, rest = title_and_rest(source(cells[0]))
+    cells[0]['source'] = title.splitlines(True)
+    if rest: cells.insert(1, new_cell('markdown', rest, f'{name} introduction'))
+    first = next(i for i,c in enumerate(cells) if c['cell_type'] == 'code')
+    folded = dict(jupyter=dict(source_hidden=True), tags=['setup'])
+    cells.insert(first, new_cell('code', fetch, f'{name} fetch', **folded))
+    cells.insert(1, new_cell('markdown', badge(name), f'{name} badge', tags=['setup']))
+    nb['cells'] = cells
+    return nb
+
+def mixes(text):
+    "Does code that is not exported import something and do something else, too?"
+    if re.search(r'^#\s*\|\s*(export|eval:\s*false)', text, re.M): return False
+    try: body = ast.parse(text).body
+    except SyntaxError: return False # a magic: nbdev leaves it alone, too
+    imports = lambda n: isinstance(n, (ast.Import, ast.ImportFrom))
+    return any(imports(n) for b in body for n in ast.walk(b)) and not all(map(imports, body))
+
+def wrong(path):
+    "What is wrong with how a notebook opens, and with where it imports"
+    nb, name = json.loads(path.read_text(encoding='utf-8')), path.stem
+    code = [source(c) for c in nb['cells'] if c['cell_type'] == 'code']
+    found = [f'{name}: import in a cell of its own: {t[:50]!r}' for t in code if mixes(t)]
+    if open_notebook(copy.deepcopy(nb), name) != nb:
+        found.append(f'{name}: title, badge or set-up is not as `python tools/opening.py` writes it')
+    return found
+
+def main():
+    for path in sorted((root/'nbs').glob('*.ipynb')):
+        nb = open_notebook(json.loads(path.read_text(encoding='utf-8')), path.stem)
+        path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
+
+if __name__ == '__main__': main()
