@@ -78,7 +78,7 @@ class Pictures:
                  path, # file with the bytes
                  sizes, # (height, width) of each picture
                  labels, # its class number
-                 files): # where it was decoded from
+                 files=()): # where it was decoded from
         self.sizes, self.y, self.files = np.asarray(sizes), torch.as_tensor(labels), files
         self.ends = np.cumsum(self.sizes.prod(1)*3)
         self.data = torch.from_numpy(np.memmap(path, np.uint8, mode='c'))
@@ -90,7 +90,7 @@ class Pictures:
         "These pictures, in this order; the bytes are shared, not copied"
         new, idx = copy.copy(self), np.asarray(idx)
         new.sizes, new.ends, new.y = self.sizes[idx], self.ends[idx], self.y[torch.from_numpy(idx)]
-        new.files = [self.files[i] for i in idx]
+        new.files = [self.files[i] for i in idx] if self.files else ()
         return new
     def to(self, device): # where the bytes shall lie
         "The same pictures with their bytes on `device`"
