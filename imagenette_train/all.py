@@ -45,6 +45,7 @@ from .folders import *
 from .augment import *
 from .pictures import *
 from .vision import *
+from .own import *
 from .results import *
 from .tricks import *
 from .watch import *
