@@ -52,19 +52,17 @@ def exercise(name, # in the anchor of its heading: `exercise-NAME`
              tol=1e-4): # relative tolerance of numbers
     "Tell `check` what a right answer is, and which wrong ones are common"
     if not wrong: raise ValueError(f"exercise {name!r} needs at least one common mistake: (answer, hint)")
-    mistakes = []
-    for answer,hint,*symptom in wrong:
-        symptom = symptom[0] if symptom else _like_answer(answer, probe, tol)
-        mistakes.append(SimpleNamespace(answer=answer, hint=hint, symptom=symptom))
+    mistakes = [_mistake(probe, tol, *w) for w in wrong]
     is_right = right if callable(right) else lambda v: _same(v, _plain(right), tol)
     _exercises[name] = SimpleNamespace(name=name, probe=probe, is_right=is_right, mistakes=mistakes,
                                        right=None if callable(right) else _plain(right), tol=tol)
 
 # %% ../nbs/00h_exercises.ipynb #824a8f46
-def _like_answer(answer, probe, tol):
-    "The symptom of a mistake: the probe gives what it gives for the wrong `answer`"
+def _mistake(probe, tol, answer, hint, symptom=None): # as `exercise`
+    "A common mistake; without a `symptom` of its own, the probe has to give what it gives for `answer`"
     value = _try(probe, answer)
-    return lambda v: _same(v, value, tol)
+    symptom = symptom or (lambda v: _same(v, value, tol))
+    return SimpleNamespace(answer=answer, hint=hint, symptom=symptom, stops=isinstance(value, _Stopped))
 
 # %% ../nbs/00h_exercises.ipynb #735810a1
 def _shown(v):
@@ -103,12 +101,14 @@ def _difference(v, ex): # plain value of the probe; the exercise
 # %% ../nbs/00h_exercises.ipynb #c9872e8c
 def _judge(ex, answer):
     "Is `answer` right? And what is to be said about it"
-    if answer is ...: return False, "the cell above still waits for you"
+    parts = answer if isinstance(answer, (list, tuple, dict)) else [answer]
+    if any(o is ... for o in parts): return False, "the cell above still waits for you"
     value = _try(ex.probe, answer)
+    stops = isinstance(value, _Stopped)
     # neither `is_right` nor a symptom need understand what an empty answer gives
-    if not isinstance(value, _Stopped) and _try(ex.is_right, value) is True: return True, "right"
+    if not stops and _try(ex.is_right, value) is True: return True, "right"
     for m in ex.mistakes:
-        if _try(m.symptom, value) is True: return False, m.hint
+        if m.stops == stops and _try(m.symptom, value) is True: return False, m.hint
     return False, _difference(value, ex)
 
 # %% ../nbs/00h_exercises.ipynb #4f6598e2
