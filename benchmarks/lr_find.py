@@ -59,12 +59,8 @@ def write_batches(data, file):
     return dls.folder
 
 def run(who, file):
-    from envs import python_of
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    cmd = [python_of('fastai' if who == 'fastai' else 'own'), __file__, 'work', who, file]
-    done = subprocess.run(cmd, capture_output=True, text=True, env=env)
-    if done.returncode: raise SystemExit(f'{who} failed:\n{done.stderr[-2000:]}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    from envs import environ, result_of
+    return result_of('fastai' if who == 'fastai' else 'own', [__file__, 'work', who, file], environ())
 
 def table(result):
     "Rows: what each rule suggests, from our curve and from fastai's"
