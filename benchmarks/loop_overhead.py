@@ -146,7 +146,8 @@ def lightning(batches, barebones, n):
         def __iter__(self): return iter(batches)
     quiet = dict(barebones=True) if barebones else dict(logger=False, enable_checkpointing=False,
                                                         enable_progress_bar=False, enable_model_summary=False)
-    L.Trainer(max_epochs=n+1, accelerator='gpu' if DEVICE == 'cuda' else 'cpu', **quiet).fit(Model(), Batches())
+    kind = 'gpu' if DEVICE == 'cuda' else 'cpu'
+    L.Trainer(max_epochs=n+1, accelerator=kind, **quiet).fit(Model(), Batches())
     return pairs[1:]
 
 # --- measuring

@@ -6,7 +6,7 @@ The chapter's third task is to write a finder of your own and to compare it with
 from the same weights (a ResNet-18), see the same 100 batches (real pictures, 64 px, nothing drawn at random)
 in the same order, and use Adam with the same settings; each runs in an environment of its own. What is left
 to differ is the finder."""
-import argparse, json, os, subprocess, sys, tempfile, warnings
+import argparse, json, sys, tempfile, warnings
 from pathlib import Path
 
 def network():

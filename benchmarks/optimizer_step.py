@@ -10,7 +10,7 @@ round are to be trusted.
 The C library is told not to give freed memory back to the system: whether it does so between two backward
 passes depends on what else lies on the heap, costs some milliseconds for the gradients of a ResNet-34, and
 has nothing to do with the optimizer."""
-import json, os, statistics, subprocess, sys, time
+import json, statistics, sys, time
 from pathlib import Path
 
 # variant: (what it is called, environment)
