@@ -20,7 +20,7 @@ from imagenette_train.toys import tiny_net, tiny_pictures
 torch.set_num_threads(1)
 tmp = Path(tempfile.mkdtemp())
 os.environ['IMAGENETTE_TRAIN_CACHE'] = str(tmp/'cache')
-size = Profile('tiny', arch='resnet18', presize=40, size=32, bs=16)
+size = Profile('tiny', arch='resnet18', presize=40, size=32, bs=8)
 # at most: launches of a training batch; those of a step of each optimizer, flat and compiled
 most_batch = 32
 most_steps = dict(Adam=(46, 16), momentum=(24, 16), SGD=(16, 16), RMSProp=(32, 16))
@@ -66,7 +66,7 @@ def steps(log, dls):
         learn.cbs[-1].record = static_buffers
         learn = dict(fp16=learn.to_fp16, bf16=learn.to_bf16, fp32=learn.to_fp32)[prec]()
         learn.logger, step = None, Step(log)
-        learn.fit(2, 1e-3, cbs=step)
+        learn.fit(1, 1e-3, cbs=step)
         waits = per(step.seen.waits, step.batches)
         assert sum(waits.values()) <= most, (prec, waits)
         said = ', '.join(f'{v:.0f} at {k}' for k,v in waits.items()) or 'none'
