@@ -44,6 +44,7 @@ from .augment import *
 from .pictures import *
 from .vision import *
 from .own import *
+from .after import *
 from .results import *
 from .tricks import *
 from .watch import *
