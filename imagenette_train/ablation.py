@@ -12,6 +12,7 @@ from .messages import *
 from .files import *
 from .chance import *
 from .adam import *
+from .progress import *
 from .precision import *
 from .folders import *
 from .pictures import *
@@ -108,5 +109,5 @@ def ablation(data=None, # folder of pictures; None: found as `find_pictures` say
     table = ablation_table(load_ablation(plan.out))
     write_whole(plan.out/'tables.md',
                 (f'{generated_note}\n\n' if plan.folder.generated else '') + table + '\n')
-    print(f'\n{table}\n\nRaw results are in {plan.out}')
+    print(f"\n{for_terminal(table, drop=['change'])}\n\nRaw results are in {plan.out}")
     return done
