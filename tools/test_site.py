@@ -48,7 +48,7 @@ class Visit:
 facts = """() => ({
   ids: [...document.querySelectorAll('[id]')].map(e => e.id),
   links: [...document.querySelectorAll('a[href]')].map(e => e.href),
-  mute: [...document.querySelectorAll('img')].filter(e => !e.alt.trim() || e.alt.includes('/')).map(e => e.src),
+  mute: [...document.images].filter(e => !e.alt.trim() || e.alt.includes('/')).map(e => e.src),
   raw: [...document.querySelectorAll('article p, article li, article td')].map(e => e.textContent)
        .filter(t => /\\]\\([\\w.#/]+\\)/.test(t)).slice(0, 3),
   title: document.title})"""
