@@ -28,6 +28,9 @@ from .recipes import *
 from .recent import *
 from .wrap import *
 from .toys import *
+from .moving import *
+from .races import *
+from .knobs import *
 from .batches import *
 from .events import *
 from .learner import *
@@ -38,6 +41,7 @@ from .saving import *
 from .progress import *
 from .schedule import *
 from .finder import *
+from .curves import *
 from .precision import *
 from .folders import *
 from .augment import *
