@@ -12,7 +12,7 @@ from .finder import *
 
 # %% ../nbs/04v_curves.ipynb #002d0739
 _moms = {', '.join(map(short, moms)): moms
-         for moms in ((0.95, 0.85, 0.95), (0.9, 0.8, 0.9), (0.9, 0.9, 0.9), (0., 0., 0.))}
+         for moms in ((0.95, 0.85, 0.95), (0.9, 0.8, 0.9), (0.9, 0.9, 0.9), (0.85, 0.95, 0.85))}
 
 def _percents(schedule): # function of 0..1
     "Its values at 0, 1, ... 100 %"
@@ -26,7 +26,7 @@ def schedule_picture(lr_max=0.01, div_final=1e5): # as in `fit_one_cycle`
     lr = [[[_percents(combined_cos(pct, lr_max/div, lr_max, lr_max/div_final))] for div in knobs['div']]
           for pct in knobs['pct_start']]
     mom = [[[_percents(combined_cos(pct, *o)) for o in _moms.values()]] for pct in knobs['pct_start']]
-    lr, mom = Packed(lr, 3), Packed(mom, 3)
+    lr, mom = Packed(lr, 3, log=True), Packed(mom, 3)
     curves = dict(lr=lr, mom=mom)
     panels = [CurvePanel({name: o}, name, xlabel='percent of training') for name,o in curves.items()]
     alt = 'Two curves over training: the learning rate rises and falls, momentum falls and rises'

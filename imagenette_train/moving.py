@@ -87,7 +87,7 @@ def _axis(lim, # its two ends
         from matplotlib.ticker import LogLocator, MaxNLocator
         subs = (1, 2, 5) if lim[1] < 100*lim[0] else (1,) # between the powers of ten, if there are few
         places = (LogLocator(subs=subs, numticks=6) if log else MaxNLocator(5)).tick_values(*lim)
-        ticks = [(float(t), short(t)) for t in places if lim[0] <= t <= lim[1]]
+        ticks = [(float(t), short(t).replace('.0e', 'e')) for t in places if lim[0] <= t <= lim[1]]
     return dict(lim=[float(o) for o in lim], label=label, log=log, ticks=ticks)
 
 # %% ../nbs/00i_moving.ipynb #9533607d
@@ -197,7 +197,7 @@ class HeatPanel:
             far[i,j] = self.far.at(place, m.steps)
         shown = np.log10(far) if self.far.log else far
         ax.imshow(shown, origin='lower', aspect='auto', cmap='viridis', vmin=self.far.lo, vmax=self.far.hi)
-        ax.plot(m.place[x], m.place[y], 'o', color='white', mec='black')
+        ax.plot(m.place[x], m.place[y], 'o', color='white', mec='black', ms=8)
 
 # %% ../nbs/00i_moving.ipynb #9de42d42
 _numbers = """// what Python packed, as numbers again; NaN where there is none
@@ -460,8 +460,8 @@ _style = """
 .moving canvas { flex: 1 1 270px; width: 270px; min-width: 0; max-width: 30rem; height: 17rem; }
 .moving canvas.picks { cursor: crosshair; }
 .moving table { display: block; overflow-x: auto; border: 0; margin: 0.3rem 0; font-size: 0.9rem; }
-.moving table th, .moving table td { padding: 0.1rem 1rem 0.1rem 0; text-align: left; white-space: nowrap; }
-.moving table td { min-width: 3.5rem; font-variant-numeric: tabular-nums; }
+figure.moving table th, figure.moving table td { padding: 0.1rem 0.9rem 0.1rem 0; border: 0; text-align: left;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving .sliders { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .moving button { font: inherit; color: inherit; background: none; border: 1px solid; border-radius: 4px;
   min-width: 2.6rem; min-height: 2rem; margin-right: 0.4rem; cursor: pointer; }
@@ -469,7 +469,7 @@ _style = """
 .moving label { display: flex; gap: 0.6rem; align-items: center; margin: 0; font-weight: normal; }
 .moving label span { width: 6rem; }
 .moving input { flex: 1; min-width: 5rem; height: 2rem; accent-color: #2f7fd1; }
-.moving output { width: 5.5rem; padding: 0; font-variant-numeric: tabular-nums; }
+.moving output { min-width: 4.5rem; padding: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving small { opacity: 0.75; }
 .moving .aloud { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """

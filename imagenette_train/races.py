@@ -114,7 +114,7 @@ def race_picture(track='valley'): # or 'dent', 'saddle'
         paths[name] = Packed(in_sight(path, t['xlim'], t['ylim']), 3, levels=2047)
         distances[name] = Packed(far, 3, log=True, lim=(0, 1e3))
         rows[name] = {'lr': Packed(lr, 3, log=True), 'distance': distances[name],
-                      'steps to 0.1': Packed(first_below(far), 3)}
+                      'near at step': Packed(first_below(far), 3)}
     knobs = {'start along': t['across'], 'start across': t['up'], 'rate': list(_shares)}
     panels = [PathPanel(t['f'], paths, t['xlim'], t['ylim'], t['goals'], start=list(knobs)[:2]),
               CurvePanel(distances, 'distance from the goal', log='y', ylim=(1e-5, 20))]

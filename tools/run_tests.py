@@ -2,7 +2,7 @@
 import builtins, dis, importlib, json, os, re, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import style
+import browser_test, style
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
@@ -87,6 +87,11 @@ def soaked():
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
 
+def browsed():
+    "In a browser, keys and sliders move the pictures that move, and their numbers are the library's"
+    p = subprocess.run([bin/'python', 'tools/browser_test.py'], cwd=root, capture_output=True, text=True)
+    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+
 def main():
     names = sys.argv[1:]
     todo = [p for p in style.notebooks() if not names or p.stem in names]
@@ -104,7 +109,13 @@ def main():
             print(f"{path.stem:>18}  {said}", flush=True)
     if not names:
         style.table()
-        for check in (pictures_there, names_known, *style.checks, soaked, exported, readme_filled):
+        why_not = browser_test.why_not()
+        checks = [pictures_there, names_known, *style.checks, soaked, exported, readme_filled]
+        if why_not:
+            print(f'skipped  {browsed.__doc__}: {why_not}')
+            skipped += 1
+        else: checks.append(browsed)
+        for check in checks:
             failed_now = style.report(check)
             passed, failed = passed + (not failed_now), failed + failed_now
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
