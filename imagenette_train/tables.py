@@ -72,13 +72,17 @@ def plot_runs(results, # results of several runs and seeds
     return fig
 
 # %% ../nbs/05f_reproduce.ipynb #1b85bdcb
+# style and width: a dashed line shows on a broad one that it hides
+_lines = dict(adam=('-', 4), sgd=('-', 4), sgd_cb=('-', 1.5))
+
 def plot_schedules(results): # results of several runs
     "Learning rate and momentum of the runs, batch by batch"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 3))
-    for (name,(res,*_)),style in zip(_of_each(results).items(), ('-', '--', '-.', ':', ':', '--', '-.')):
-        a.plot(res['lrs'], style, label=runs[name].title)
-        if res['moms']: b.plot(res['moms'], style, label=runs[name].title)
+    for name,(res,*_) in _of_each(results).items():
+        style, lw = _lines.get(name, ('--', 1.5))
+        line, = a.plot(res['lrs'], style, lw=lw, label=runs[name].title)
+        if res['moms']: b.plot(res['moms'], style, lw=lw, color=line.get_color(), label=runs[name].title)
     a.set(yscale='log', xlabel='training batches', ylabel='lr')
     a.legend(fontsize=8)
     b.set(xlabel='training batches', ylabel='mom')
