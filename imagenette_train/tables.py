@@ -135,8 +135,8 @@ def run_lr_find(profile, dls, seed, # as `train_run`
 
 # %% ../nbs/05f_reproduce.ipynb #ba385c07
 def _find_batches(plan):
-    "How many batches lr_find takes: a hundred, as in the chapter, but no more than four trainings"
-    return min(100, 4*plan.profile.n_epoch*n_batches(plan.dls.train))
+    "How many batches lr_find takes: a hundred, as in the chapter, but no more than two trainings"
+    return min(100, 2*plan.profile.n_epoch*n_batches(plan.dls.train))
 
 # %% ../nbs/05f_reproduce.ipynb #c26e37ac
 def _lr_find_once(plan, fresh):
