@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from .messages import *
 from .files import *
+from .exercises import *
 from .chance import *
 from .hypers import *
 from .stored import *
@@ -39,10 +40,13 @@ from .progress import *
 from .schedule import *
 from .finder import *
 from .precision import *
+from .graphs import *
 from .folders import *
 from .augment import *
 from .pictures import *
 from .vision import *
+from .own import *
+from .after import *
 from .results import *
 from .tricks import *
 from .watch import *

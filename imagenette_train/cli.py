@@ -64,12 +64,14 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
               device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
               seeds:int=1, # number of seeds
               runs:str=None, # names with commas (default: all tricks)
+              epochs:int=None, # passes over the training set (default: as many as the profile says)
               out:str=None, # folder for the results (default: runs/ablation-PROFILE-DEVICE)
               fresh:bool=False): # train again what is already there
     "Train with each trick of the notebooks and without it"
     names = _names(runs)
+    if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
     if profile == 'record': _load('record').record_search(data, device, seeds, names, out=out, fresh=fresh)
-    else: _load('ablation').ablation(data, profile, device, seeds, names, out, fresh)
+    else: _load('ablation').ablation(data, profile, device, seeds, names, out, fresh, epochs)
 
 # %% ../nbs/05e_cli.ipynb #92d26c96
 @_command

@@ -26,7 +26,9 @@ from .baseline import *
 def epoch_table(res): # result of one run
     "The table of one run, in the chapter's form"
     figures = ('train_loss', 'valid_loss', 'accuracy')
-    rows = [[e['epoch'], *(f"{e[k]:.6f}" for k in figures), fmt_time(e['seconds'])] for e in res['epochs']]
+    on_cuda = res['settings']['device'] == 'cuda' # there an epoch may take less than a second
+    took = lambda s: f'{s:.2f} s' if on_cuda else fmt_time(s)
+    rows = [[e['epoch'], *(f"{e[k]:.6f}" for k in figures), took(e['seconds'])] for e in res['epochs']]
     return markdown(rows, ['epoch', *figures, 'time'])
 
 # %% ../nbs/05f_reproduce.ipynb #52929042
