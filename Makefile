@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style soak benchmarks notebooks lab readme docs docs-test clean
+.PHONY: help env reproduce test style browser-test soak benchmarks notebooks lab readme docs docs-test clean
 help:        ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -21,6 +21,9 @@ test: env    ## run every notebook's tests; check that export and clean change n
 
 style: env   ## how long the course is, how large its cells are, and what both must keep
 	$(BIN)/python tools/style.py
+
+browser-test: env ## turn the knobs of the pictures that move in Chromium, on pages and in JupyterLab, and read the numbers
+	$(BIN)/python tools/browser_test.py --lab
 
 soak: env    ## kill, poison, question and confuse trainings for twenty minutes; results/soak.json
 	$(BIN)/python tools/soak.py $(ARGS)

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['momentum_picture', 'rmsprop_picture', 'debias_picture', 'decay_picture']
 
-# %% ../nbs/03g_knobs.ipynb #4f211b9c
-import math
+# %% ../nbs/03g_knobs.ipynb #e7294b64
 from functools import partial
 from itertools import product
 import torch
@@ -25,6 +24,7 @@ def _valley_panel(name, path): # of the row; tensor with knobs, steps and weight
     packed = Packed(in_sight(path, xlim, ylim), path.dim()-2, levels=2047)
     return PathPanel(narrow_valley, {name: packed}, xlim, ylim)
 
+# %% ../nbs/03g_knobs.ipynb #e3b3861c
 def _pairs(*knobs): # lists of values
     "All combinations of the knobs' values, one list for each knob"
     return [list(o) for o in zip(*product(*knobs))]
@@ -32,15 +32,15 @@ def _pairs(*knobs): # lists of values
 # %% ../nbs/03g_knobs.ipynb #6698b0af
 def momentum_picture():
     "Momentum in the valley: rate and momentum are yours (notebook 01)"
-    lrs, moms = [round(0.008*i, 3) for i in range(1, 26)], [0., .1, .2, .3, .4, .45, .5, .6, .7, .8, .85, .9, .95, .98]
+    lrs = [round(0.008*i, 3) for i in range(1, 26)]
+    moms = [0., 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98]
     lr, mom = _pairs(lrs, moms)
     paths = grid_paths(SGD, dict(lr=lr, mom=mom))[:,0].unflatten(0, (len(lrs), len(moms)))
     far = Packed(goal_distance(paths), 2, log=True, lim=(0, 10))
     knobs = dict(lr=lrs, mom=moms)
     panels = [_valley_panel('momentum', paths), HeatPanel(far, knobs, 'distance at this step'),
               CurvePanel({'momentum': far}, 'distance', log='y', ylim=(1e-6, 10))]
-    alt = 'A path in the narrow valley; a map of learning rate and momentum, dark where the distance is small; ' \
-          'the distance step by step'
+    alt = 'A path in a valley; a map of rate and momentum, dark where the distance is small; the distance'
     return Moving('Momentum in the valley', alt, knobs, panels, {'momentum': {'distance': far}},
                   dict(lr=0.112, mom=0.45))
 
@@ -48,6 +48,7 @@ def momentum_picture():
 def _rms(dampening): # 'no' or 'yes'
     return partial(Optimizer, cbs=[partial(average_sqr_grad, dampening=dampening == 'yes'), rms_prop_step])
 
+# %% ../nbs/03g_knobs.ipynb #c043e4e5
 def _one_step(paths): # steps and weights the last two axes
     "The length of the step that led to each place, of the first step at the start; at least a millionth"
     lengths = paths.diff(dim=-2).norm(dim=-1).clamp(min=1e-6)
@@ -70,11 +71,14 @@ def rmsprop_picture(n=100): # steps
     lr, eps, sqr_mom = _pairs(*list(knobs.values())[:3])
     paths = [grid_paths(_rms(d), dict(lr=lr, eps=eps, sqr_mom=sqr_mom), n=n)[:,0] for d in knobs['dampening']]
     paths = torch.stack(paths, 1).unflatten(0, (5, 5, 2))
-    return _step_picture('RMSProp', knobs, paths, dict(lr=0.15, sqr_mom=0.9, dampening='yes'), 'RMSProp in the valley')
+    at = dict(lr=0.15, sqr_mom=0.9, dampening='yes')
+    return _step_picture('RMSProp', knobs, paths, at, 'RMSProp in the valley')
 
 # %% ../nbs/03g_knobs.ipynb #c724fb37
-def _half_debiased(p, sqr_mom, mom, eps, **kwargs): return adam_step(p, sqr_mom=0., mom=mom, eps=eps, **kwargs)
+def _half_debiased(p, sqr_mom, mom, eps, **kwargs):
+    return adam_step(p, sqr_mom=0., mom=mom, eps=eps, **kwargs)
 
+# %% ../nbs/03g_knobs.ipynb #0519093a
 _averages = [partial(average_grad, dampening=True), partial(average_sqr_grad, dampening=True)]
 _adams = {'both averages': partial(Optimizer, cbs=[*_averages, step_stat, adam_step]),
           'as printed': partial(Optimizer, cbs=[*_averages, step_stat, _half_debiased], eps=1e-5),
@@ -90,9 +94,10 @@ def debias_picture():
     paths = torch.stack(paths).unflatten(1, (5, 5, 3))
     return _step_picture('Adam', knobs, paths, dict(lr=0.3, mom=0.9, sqr_mom=0.99), 'Adam in the valley')
 
-# %% ../nbs/03g_knobs.ipynb #d39be46d
+# %% ../nbs/03g_knobs.ipynb #94c8759f
 _noises = (0.1, 10.)
 
+# %% ../nbs/03g_knobs.ipynb #5d292ab5
 def _noisy_walk(decouple_wd, wd, n=200, seed=0): # as in `Adam`; list of decays; steps; of the noise
     "Two weights of 1 in noise of two sizes under Adam, shape (decays, n+1, 2)"
     ws, path, g = [torch.ones(2) for _ in wd], [], torch.Generator().manual_seed(seed)

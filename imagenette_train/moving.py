@@ -9,6 +9,7 @@ __all__ = ['varints', 'Packed', 'short', 'PathPanel', 'CurvePanel', 'HeatPanel',
 import base64, hashlib, io, json, math
 from html import escape
 import numpy as np
+import torch
 from fastcore.basics import patch
 
 # %% ../nbs/00i_moving.ipynb #e0b76a5e
@@ -24,7 +25,7 @@ def varints(ints): # array of whole numbers, any shape, each below a million in 
 class Packed:
     "Numbers over a grid of knobs, quantised"
     def __init__(self,
-                 values, # array or tensor: an axis for each knob (1 long: does not depend on it), then its own
+                 values, # array: an axis for each knob (1 long where it does not matter), then its own
                  n_knobs, # how many of the axes are knobs
                  log=False, # quantise the logarithm: for values over many powers of ten?
                  lim=None, # smallest and largest value to show, the others are "none"; None: all
@@ -33,7 +34,7 @@ class Packed:
         self.grid, self.own, self.log, self.levels = v.shape[:n_knobs], v.shape[n_knobs:], log, levels
         seen = np.isfinite(v) & ((v > 0) | (not log))
         if lim is not None: seen &= (v >= lim[0]) & (v <= lim[1])
-        if not seen.any() and lim: raise ValueError(f"nothing to show: no value is between {lim[0]} and {lim[1]}")
+        if lim and not seen.any(): raise ValueError(f"nothing to show: no value is within {lim}")
         v = np.where(seen, v, np.nan)
         self._quantise(np.log10(v) if log else v)
 
@@ -44,8 +45,8 @@ def _quantise(self:Packed, v): # values or their logarithms, nan for none
     seen = v[np.isfinite(v)] if np.isfinite(v).any() else np.zeros(1)
     self.lo, self.hi = math.floor(seen.min()*1e4)/1e4, math.ceil(seen.max()*1e4)/1e4
     if self.hi == self.lo: self.hi += 1
-    q = np.rint((v - self.lo)/(self.hi - self.lo)*(self.levels-1)) + 1
-    self.q = np.nan_to_num(q, nan=0.).astype(np.int64)
+    share = (v - self.lo)/(self.hi - self.lo)
+    self.q = np.nan_to_num(np.rint(share*(self.levels-1)) + 1, nan=0.).astype(np.int64)
 
 # %% ../nbs/00i_moving.ipynb #25a04759
 @patch
@@ -86,23 +87,18 @@ def _axis(lim, # its two ends
         from matplotlib.ticker import LogLocator, MaxNLocator
         subs = (1, 2, 5) if lim[1] < 100*lim[0] else (1,) # between the powers of ten, if there are few
         places = (LogLocator(subs=subs, numticks=6) if log else MaxNLocator(5)).tick_values(*lim)
-        ticks = [(float(t), short(t)) for t in places if lim[0] <= t <= lim[1]]
+        ticks = [(float(t), short(t).replace('.0e', 'e')) for t in places if lim[0] <= t <= lim[1]]
     return dict(lim=[float(o) for o in lim], label=label, log=log, ticks=ticks)
 
 # %% ../nbs/00i_moving.ipynb #9533607d
-def _contour_lines(f, xlim, ylim): # loss of two weights; ends of the picture
+def _contour_lines(f, xlim, ylim): # loss of two weights, ends of the picture
     "Lines of equal loss, shape (n, 2), with nan between two lines"
     from matplotlib.figure import Figure
     x, y = np.meshgrid(np.linspace(*xlim, 71), np.linspace(*ylim, 51))
-    z = f(_tensor(np.stack([x, y]))).numpy()
+    z = f(torch.tensor(np.stack([x, y]))).numpy()
     levels = z.min() + (z.max()-z.min())*np.linspace(0, 1, 14)[1:]**2.5
-    gap = np.full((1, 2), np.nan)
     lines = [o for level in Figure().subplots().contour(x, y, z, levels).allsegs for o in level]
-    return np.concatenate([part for line in lines for part in (line, gap)])
-
-def _tensor(x):
-    import torch
-    return torch.tensor(x)
+    return np.concatenate([np.concatenate([line, [[np.nan]*2]]) for line in lines])
 
 # %% ../nbs/00i_moving.ipynb #87e1c9ff
 class PathPanel:
@@ -118,21 +114,16 @@ class PathPanel:
         self.paths, self.goals, self.start, self.title = paths, goals, start, title
         self.lines = Packed(_contour_lines(f, xlim, ylim), 0, levels=2047)
         self.x, self.y = _axis(xlim, xlabel), _axis(ylim, ylabel)
-
-# %% ../nbs/00i_moving.ipynb #9383ded7
-@patch
-def spec(self:PathPanel, n): # `n(packed)` gives the number of a `Packed` among the page's data
-    return dict(lines=n(self.lines), goals=self.goals, knobs=self.start,
-                paths=[[name, n(o)] for name,o in self.paths.items()])
-
-@patch
-def draw(self:PathPanel, ax, m): # matplotlib axes; the `Moving` it belongs to
-    ax.plot(*self.lines.at([]).T, color='0.6', lw=0.6)
-    ax.plot(*zip(*self.goals), 'k+', ms=9)
-    for name,o in self.paths.items():
-        path = o.at(m.place)
-        ax.plot(*path.T, '.-', color=m.colours[name], lw=1, ms=3)
-        ax.plot(*path[-1], m.marks[name][0], color=m.colours[name], ms=7)
+    def spec(self, n): # `n(packed)` gives the number of a `Packed` among the page's data
+        return dict(lines=n(self.lines), goals=self.goals, knobs=self.start,
+                    paths=[[name, n(o)] for name,o in self.paths.items()])
+    def draw(self, ax, m): # matplotlib axes; the `Moving` it belongs to
+        ax.plot(*self.lines.at([]).T, color='0.6', lw=0.6)
+        ax.plot(*zip(*self.goals), 'k+', ms=9)
+        for name,o in self.paths.items():
+            path = o.at(m.place)
+            ax.plot(*path.T, '.-', color=m.colours[name], lw=1, ms=3)
+            ax.plot(*path[-1], m.marks[name][0], color=m.colours[name], ms=7)
 
 # %% ../nbs/00i_moving.ipynb #867668c2
 class CurvePanel:
@@ -151,6 +142,16 @@ class CurvePanel:
         self.xs = [float(o) for o in (range(first.own[0]) if xs is None else xs)]
         self.x = _axis(_room(min(self.xs), max(self.xs), 'x' in log), xlabel, 'x' in log)
         self.y = _axis(ylim or _reach(curves.values()), ylabel, 'y' in log)
+    def spec(self, n): # as in `PathPanel`
+        return dict(xs=self.xs, curves=[[name, n(o)] for name,o in self.curves.items()],
+                    dots=[[name, n(o)] for name,o in self.dots.items()])
+    def draw(self, ax, m): # as in `PathPanel`
+        values = [o.at(m.place) for o in self.curves.values()]
+        for name,v in zip(self.curves, values): ax.plot(self.xs, v, color=m.colours[name], label=name)
+        if any(name not in m.rows for name in self.curves): ax.legend(fontsize=8)
+        for name,o in self.dots.items():
+            i = round(o.at(m.place).item())
+            ax.plot(self.xs[i], values[0][i], m.marks[name][0], color=m.colours[name], ms=8)
 
 # %% ../nbs/00i_moving.ipynb #226fc582
 def _room(lo, hi, log=False): # two ends
@@ -158,26 +159,11 @@ def _room(lo, hi, log=False): # two ends
     if log: return tuple(10**o for o in _room(math.log10(lo), math.log10(hi)))
     return lo - 0.03*(hi-lo), hi + 0.03*(hi-lo)
 
+# %% ../nbs/00i_moving.ipynb #a930dd0f
 def _reach(packed): # several `Packed`
     "The smallest and the largest of their numbers, with room"
     lo, hi = _room(min(o.lo for o in packed), max(o.hi for o in packed))
     return (10**lo, 10**hi) if next(iter(packed)).log else (lo, hi)
-
-@patch
-def spec(self:CurvePanel, n): # as `PathPanel.spec`
-    return dict(xs=self.xs, curves=[[name, n(o)] for name,o in self.curves.items()],
-                dots=[[name, n(o)] for name,o in self.dots.items()])
-
-# %% ../nbs/00i_moving.ipynb #23d99bd8
-@patch
-def draw(self:CurvePanel, ax, m): # as `PathPanel.draw`
-    for name,o in self.curves.items():
-        ax.plot(self.xs, o.at(m.place), color=m.colours[name], lw=1.5, label=name)
-    if any(name not in m.rows for name in self.curves): ax.legend(fontsize=8)
-    curve = next(iter(self.curves.values())).at(m.place)
-    for name,o in self.dots.items():
-        i = round(o.at(m.place).item())
-        ax.plot(self.xs[i], curve[i], m.marks[name][0], color=m.colours[name], ms=8, label=name)
 
 # %% ../nbs/00i_moving.ipynb #a2d1e877
 class HeatPanel:
@@ -189,11 +175,17 @@ class HeatPanel:
                  title):
         self.far, self.title, self.knobs = far, title, list(knobs)
         self.x, self.y = (_index_axis(name, values) for name,values in knobs.items())
-
-def _index_axis(name, values): # name and values of a knob
-    "An axis on which the values of a knob stand side by side"
-    some = range(0, len(values), max(1, len(values)//5))
-    return _axis((-0.5, len(values)-0.5), name, ticks=[(i, short(values[i])) for i in some])
+    def spec(self, n): return dict(far=n(self.far), knobs=self.knobs, ramp=_colours()) # as in `PathPanel`
+    def draw(self, ax, m): # as in `PathPanel`
+        x, y = (list(m.knobs).index(name) for name in self.knobs)
+        far = np.full([len(m.knobs[name]) for name in reversed(self.knobs)], np.nan)
+        for i,j in np.ndindex(*far.shape):
+            place = list(m.place)
+            place[x], place[y] = j, i
+            far[i,j] = self.far.at(place, m.steps)
+        shown = np.log10(far) if self.far.log else far
+        ax.imshow(shown, origin='lower', aspect='auto', cmap='viridis', vmin=self.far.lo, vmax=self.far.hi)
+        ax.plot(m.place[x], m.place[y], 'o', color='white', mec='black', ms=8)
 
 # %% ../nbs/00i_moving.ipynb #3e6a7387
 def _colours(n=32):
@@ -201,26 +193,14 @@ def _colours(n=32):
     from matplotlib import colormaps, colors
     return [colors.to_hex(colormaps['viridis'](i/(n-1))) for i in range(n)]
 
-@patch
-def spec(self:HeatPanel, n): # as `PathPanel.spec`
-    return dict(far=n(self.far), knobs=self.knobs, ramp=_colours())
+# %% ../nbs/00i_moving.ipynb #24bf5a19
+def _index_axis(name, values): # name and values of a knob
+    "An axis on which the values of a knob stand side by side"
+    some = range(0, len(values), max(1, len(values)//5))
+    return _axis((-0.5, len(values)-0.5), name, ticks=[(i, short(values[i])) for i in some])
 
-@patch
-def draw(self:HeatPanel, ax, m): # as `PathPanel.draw`
-    x, y = (list(m.knobs).index(name) for name in self.knobs)
-    nx, ny = (len(m.knobs[name]) for name in self.knobs)
-    far = np.full((ny, nx), np.nan)
-    for i,j in np.ndindex(ny, nx):
-        place = list(m.place)
-        place[x], place[y] = j, i
-        far[i,j] = self.far.at(place, m.steps)
-    shown = np.log10(far) if self.far.log else far
-    ax.imshow(shown, origin='lower', aspect='auto', cmap='viridis', vmin=self.far.lo, vmax=self.far.hi)
-    ax.plot(m.place[x], m.place[y], 'o', color='white', mec='black')
-
-# %% ../nbs/00i_moving.ipynb #65d9bfd2
-_unpack = """
-// what Python packed, as numbers again; NaN where there is none
+# %% ../nbs/00i_moving.ipynb #9de42d42
+_numbers = """// what Python packed, as numbers again; NaN where there is none
 const unpack = a => {
   const bytes = atob(a.packed), q = new Int32Array(a.n)
   for (let i = 0, k = 0; k < a.n; k++) {
@@ -239,10 +219,6 @@ const short = v => {
   if (v === 0 || Math.abs(v) >= 1e-3 && Math.abs(v) < 1e5) return String(+v.toPrecision(3))
   return v.toExponential(1).replace('e+', 'e')
 }
-"""
-
-# %% ../nbs/00i_moving.ipynb #b8bfefbd
-_state = """
 const data = spec.data.map(a => ({...a, v: unpack(a)})), at = [...spec.at], steps = spec.steps
 let step = steps, timer = 0
 const begin = (a, place = at) => a.grid.reduce((i, n, k) => i * n + Math.min(place[k], n - 1), 0) * a.size
@@ -251,9 +227,8 @@ const own = a => a.v.subarray(begin(a), begin(a) + a.size)
 const knob = name => spec.knobs.findIndex(k => k.name === name)
 """
 
-# %% ../nbs/00i_moving.ipynb #57c694e4
-_elements = """
-const make = (tag, attributes = {}, ...inside) => {
+# %% ../nbs/00i_moving.ipynb #a39720db
+_controls = """const make = (tag, attributes = {}, ...inside) => {
   const e = document.createElement(tag)
   for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v)
   e.append(...inside)
@@ -277,10 +252,6 @@ const slider = (name, last, act) => {
     input.setAttribute('aria-valuetext', text)
   }
 }
-"""
-
-# %% ../nbs/00i_moving.ipynb #cc36ab7f
-_time = """
 const pause = () => {
   clearInterval(timer)
   timer = 0
@@ -304,9 +275,8 @@ const play = () => {
 }
 """
 
-# %% ../nbs/00i_moving.ipynb #0ffda546
-_axes = """
-const place = (axis, from, to) => {
+# %% ../nbs/00i_moving.ipynb #fa146a6d
+_axes = """const place = (axis, from, to) => {
   const f = axis.log ? Math.log10 : v => v, [lo, hi] = axis.lim.map(f)
   return v => from + (f(v) - lo) / (hi - lo) * (to - from)
 }
@@ -337,15 +307,15 @@ const line = (c, n, x, y) => { // n points, with a gap where a number is missing
   }
   c.stroke()
 }
-"""
-
-# %% ../nbs/00i_moving.ipynb #de8d84ae
-_panels = """
 const mark = (c, name, x, y) => {
   const [colour, shape] = spec.looks[name]
   c.fillStyle = colour; c.font = '17px sans-serif'; c.textAlign = 'center'; c.textBaseline = 'middle'
   c.fillText(shape, x, y)
 }
+"""
+
+# %% ../nbs/00i_moving.ipynb #df3c24b0
+_panels = """
 const draw = {
   paths(c, p, x, y) {
     const lines = data[p.lines].v
@@ -363,10 +333,6 @@ const draw = {
     }
     for (const [name, n] of p.paths) mark(c, name, x(own(data[n])[2*step]), y(own(data[n])[2*step+1]))
   },
-"""
-
-# %% ../nbs/00i_moving.ipynb #24880403
-_more_panels = """
   curves(c, p, x, y, ink, w) {
     let row = 0
     for (const [name, n] of p.curves) {
@@ -399,10 +365,6 @@ _more_panels = """
     c.fillStyle = '#fff'; c.fill(); c.strokeStyle = '#000'; c.lineWidth = 2; c.stroke()
   }
 }
-"""
-
-# %% ../nbs/00i_moving.ipynb #5989a936
-_canvas = """
 const paint = ({canvas, p}) => {
   const w = canvas.clientWidth, h = canvas.clientHeight, sharp = window.devicePixelRatio || 1
   if (!w) return
@@ -437,9 +399,8 @@ const panels = spec.panels.map(p => {
 })
 """
 
-# %% ../nbs/00i_moving.ipynb #af6e0bf5
-_show = """
-const toggle = button('', 'play or pause', play)
+# %% ../nbs/00i_moving.ipynb #1d4aa307
+_show = """const toggle = button('', 'play or pause', play)
 button('|◀', 'to the start', () => go(0))
 button('◀', 'one step back', () => go(step - 1))
 button('▶', 'one step on', () => go(step + 1))
@@ -449,25 +410,22 @@ const cells = spec.rows.map(r => r.cells.map(() => make('td')))
 const table = make('table', {}, make('tr', {}, make('th'), ...spec.columns.map(c => make('th', {}, c))))
 spec.rows.forEach((r, i) => {
   const [colour, shape] = spec.looks[r.name]
-  const name = make('th', {scope: 'row'}, make('span', {style: 'color:' + colour, 'aria-hidden': true}, shape))
-  name.append(' ' + r.name)
-  table.append(make('tr', {}, name, ...cells[i]))
+  const sign = make('span', {style: 'color:' + colour, 'aria-hidden': true}, shape)
+  table.append(make('tr', {}, make('th', {scope: 'row'}, sign, ' ' + r.name), ...cells[i]))
 })
 const show = () => {
   const texts = spec.rows.map(r => r.cells.map(n => short(value(data[n]))))
   const settings = spec.knobs.map((k, i) => k.name + ' ' + k.texts[at[i]])
-  const rows = spec.rows.map((r, i) => r.name + ': ' + spec.columns.map((c, j) => c + ' ' + texts[i][j]).join(', '))
+  const stated = texts.map(row => row.map((text, j) => spec.columns[j] + ' ' + text).join(', '))
+  const rows = spec.rows.map((r, i) => r.name + ': ' + stated[i])
   texts.forEach((row, i) => row.forEach((text, j) => { cells[i][j].textContent = text }))
-  said.textContent = [`${spec.step} ${step} of ${steps}`, ...settings].join(', ') + '. ' + rows.join('; ') + '.'
+  const all = [`${spec.step} ${step} of ${steps}`, ...settings]
+  said.textContent = all.join(', ') + '. ' + rows.join('; ') + '.'
   setStep(step, `${step} of ${steps}`)
   setKnobs.forEach((set, i) => set(at[i], spec.knobs[i].texts[at[i]]))
   toggle.textContent = timer ? '❚❚ pause' : '▶ play'
   panels.forEach(paint)
 }
-"""
-
-# %% ../nbs/00i_moving.ipynb #519182a5
-_listen = """
 root.addEventListener('keydown', e => {
   const keys = {' ': play, ArrowRight: () => go(step + 1), ArrowLeft: () => go(step - 1), Home: () => go(0),
                 End: () => go(steps)}
@@ -502,8 +460,8 @@ _style = """
 .moving canvas { flex: 1 1 270px; width: 270px; min-width: 0; max-width: 30rem; height: 17rem; }
 .moving canvas.picks { cursor: crosshair; }
 .moving table { display: block; overflow-x: auto; border: 0; margin: 0.3rem 0; font-size: 0.9rem; }
-.moving table th, .moving table td { padding: 0.1rem 1rem 0.1rem 0; text-align: left; white-space: nowrap; }
-.moving table td { min-width: 3.5rem; font-variant-numeric: tabular-nums; }
+figure.moving table th, figure.moving table td { padding: 0.1rem 0.9rem 0.1rem 0; border: 0; text-align: left;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving .sliders { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .moving button { font: inherit; color: inherit; background: none; border: 1px solid; border-radius: 4px;
   min-width: 2.6rem; min-height: 2rem; margin-right: 0.4rem; cursor: pointer; }
@@ -511,14 +469,13 @@ _style = """
 .moving label { display: flex; gap: 0.6rem; align-items: center; margin: 0; font-weight: normal; }
 .moving label span { width: 6rem; }
 .moving input { flex: 1; min-width: 5rem; height: 2rem; accent-color: #2f7fd1; }
-.moving output { width: 5.5rem; padding: 0; font-variant-numeric: tabular-nums; }
+.moving output { min-width: 4.5rem; padding: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving small { opacity: 0.75; }
 .moving .aloud { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
-# %% ../nbs/00i_moving.ipynb #3b300387
-_parts = [_unpack, _state, _elements, _time, _axes, _panels, _more_panels, _canvas, _show, _listen]
-_player = 'function player(root, spec) {' + ''.join(_parts) + '}\n'
+# %% ../nbs/00i_moving.ipynb #d0c8bce7
+_player = ''.join(['function player(root, spec) {', _numbers, _controls, _axes, _panels, _show, '}\n'])
 
 # %% ../nbs/00i_moving.ipynb #743094a9
 _inks = ('#2f7fd1', '#d0393b', '#2e9d57', '#9a5fd0', '#b8700f', '#7d7d7d') # to be seen on white and on black
@@ -538,15 +495,18 @@ class Moving:
         self.title, self.alt, self.panels, self.rows, self.step = title, alt, panels, rows, step
         self.knobs, self.place = {k: list(values) for k,values in knobs.items()}, [0]*len(knobs)
         self.place, self.data = self.where(**(at or {})), []
-        self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._number)) for p in panels]
+        self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._number))
+                          for p in panels]
         self.cells = {name: [self._number(o) for o in row.values()] for name,row in rows.items()}
         self.steps = max(o.own[0] for o in self.data if o.own and o.grid) - 1
         self._look()
 
-    def _number(self, packed): # a `Packed`
-        "Its number among the data; an array that several panels use goes to the page once"
-        if not any(o is packed for o in self.data): self.data.append(packed)
-        return next(i for i,o in enumerate(self.data) if o is packed)
+# %% ../nbs/00i_moving.ipynb #354a1734
+@patch
+def _number(self:Moving, packed): # a `Packed`
+    "Its number among the data; an array that several panels use goes to the page once"
+    if not any(o is packed for o in self.data): self.data.append(packed)
+    return next(i for i,o in enumerate(self.data) if o is packed)
 
 # %% ../nbs/00i_moving.ipynb #3f5e61e8
 @patch
@@ -557,6 +517,13 @@ def _look(self:Moving):
     self.colours = {name: _inks[i % len(_inks)] for i,name in enumerate(names)}
     self.marks = {name: _shapes[i % len(_shapes)] for i,name in enumerate(names)}
 
+# %% ../nbs/00i_moving.ipynb #e1e859a4
+def _nearest(knob, values, v): # name of a knob, its values, a value
+    "The index of the value nearest to `v`, or, among words, of `v` itself"
+    if not isinstance(v, str): return int(np.abs(np.array(values) - v).argmin())
+    if v not in values: raise ValueError(f"{knob} is one of {', '.join(map(str, values))}, not {v}")
+    return values.index(v)
+
 # %% ../nbs/00i_moving.ipynb #4f627b0f
 @patch
 def where(self:Moving, **settings): # name of a knob -> a value; the others stay where they are
@@ -565,10 +532,7 @@ def where(self:Moving, **settings): # name of a knob -> a value; the others stay
     if unknown: raise ValueError(f"no knob is called {unknown[0]!r}: there are {', '.join(self.knobs)}")
     place = list(self.place)
     for i,(k,values) in enumerate(self.knobs.items()):
-        if k not in settings: continue
-        v = settings[k]
-        if isinstance(v, str) and v not in values: raise ValueError(f"{k} is one of {', '.join(values)}, not {v}")
-        place[i] = values.index(v) if isinstance(v, str) else int(np.abs(np.array(values) - v).argmin())
+        if k in settings: place[i] = _nearest(k, values, settings[k])
     return place
 
 # %% ../nbs/00i_moving.ipynb #4583c48f
@@ -589,6 +553,7 @@ def said(self:Moving, step=None, **settings): # as for `number`
             for name,row in self.rows.items()]
     return ', '.join([f'{self.step} {step} of {self.steps}', *knobs]) + '. ' + '; '.join(rows) + '.'
 
+# %% ../nbs/00i_moving.ipynb #4b0499b2
 @patch
 def texts(self:Moving, knob): # name of a knob
     "Its values as they are written beside the slider"
@@ -627,8 +592,8 @@ def page(self:Moving):
     rows = [dict(name=name, cells=cells) for name,cells in self.cells.items()]
     looks = {name: (colour, self.marks[name][1]) for name,colour in self.colours.items()}
     columns = list(next(iter(self.rows.values())))
-    return dict(alt=self.alt, step=self.step, steps=self.steps, knobs=knobs, at=self.place, looks=looks, rows=rows,
-                columns=columns, panels=self.described, data=[o.spec() for o in self.data])
+    return dict(alt=self.alt, step=self.step, steps=self.steps, knobs=knobs, at=self.place, looks=looks,
+                rows=rows, columns=columns, panels=self.described, data=[o.spec() for o in self.data])
 
 # %% ../nbs/00i_moving.ipynb #46616580
 _start = """for (const root of document.querySelectorAll('[data-moving="KEY"]'))
@@ -649,6 +614,7 @@ def _repr_html_(self:Moving):
             f'<img alt="{escape(self.alt)}" src="data:image/png;base64,{image}">\n'
             f'<p class="said">{escape(self.said())}</p>\n<script>{script}</script>\n</figure>')
 
+# %% ../nbs/00i_moving.ipynb #4f1fc38b
 @patch
 def _repr_png_(self:Moving): return self.still()
 @patch

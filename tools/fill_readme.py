@@ -95,9 +95,9 @@ def finding(name):
     beta = float(re.search(r'sqr_mom=([\d.]+)', runs['rmsprop'].opt)[1])
     factor = f'{(1-beta)**-0.5:.0f}'
     return (f"**The book's RMSProp ran at 1/{factor} of a good learning rate.** Its code adds squared gradients "
-            f"up where its formula averages them, so each step is divided by a number that is {factor} times "
-            f"too large. Averaged, the same call reaches {mended} % accuracy instead of {book} %, beside Adam's "
-            f"{adam} % (`quick` below, three epochs, mean of {len(at('rmsprop'))} seeds). "
+            f"up where its formula averages them, so each step is divided by a number {factor} times too large. "
+            f"Averaged, the same call reaches {mended} % accuracy instead of {book} %, beside Adam's {adam} % "
+            f"(`quick` below, three epochs, mean of {len(at('rmsprop'))} seeds). "
             "[`05_baseline`](nbs/05_baseline.ipynb) tells how that was found.")
 
 def ten_lines(name):
