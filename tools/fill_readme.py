@@ -106,7 +106,8 @@ def finding(name):
     return (f"**The book's RMSProp ran at 1/{factor} of a good learning rate.** Its code adds squared "
             "gradients up where its formula averages them, so each step is divided by a number "
             f"{factor} times too large. Averaged, the same call reaches {mended} % accuracy instead of "
-            f"{book} %, beside Adam's {adam} % (`quick` below, three epochs, mean of {len(at('rmsprop'))} seeds). "
+            f"{book} %, beside Adam's {adam} % (`quick` below, three epochs, mean of "
+            f"{len(at('rmsprop'))} seeds). "
             "[`05_baseline`](nbs/05_baseline.ipynb) tells how that was found.")
 
 def ten_lines(name):
