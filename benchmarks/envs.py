@@ -1,6 +1,6 @@
 """An environment of its own for each library that we compare with. PyTorch is the one of our environment,
 so that only the library differs."""
-import subprocess, sys, venv
+import importlib.util, json, os, subprocess, sys, venv
 from pathlib import Path
 import torch
 
@@ -14,9 +14,18 @@ PACKAGES = dict(
     ignite=([], ['pytorch-ignite']),
     accelerate=(['psutil', 'pyyaml', 'huggingface_hub', 'safetensors'], ['accelerate']))
 
+def installed(name):
+    "Is the library `name` in our own environment?"
+    return importlib.util.find_spec(dict(own='torch').get(name, name)) is not None
+
+def environ(**more): # variables to add
+    "What a benchmark's process finds: the package beside this folder, then whatever was on the path"
+    path = [str(HERE.parent), *filter(None, [os.environ.get('PYTHONPATH')])]
+    return {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': os.pathsep.join(path), **more}
+
 def python_of(name): # a name in `PACKAGES`, or 'own' for ours
-    "The Python of the environment `name`, made at the first call"
-    if name == 'own': return sys.executable
+    "The Python that has the library `name`: ours, or that of an environment made at the first call"
+    if installed(name): return sys.executable
     root = HERE/'.envs'/name
     python, ready = root/'bin/python', root/'.ready'
     if not ready.exists():
@@ -31,3 +40,12 @@ def python_of(name): # a name in `PACKAGES`, or 'own' for ours
         if needs: subprocess.run([*pip, *needs], **quiet)
         ready.touch()
     return str(python)
+
+def result_of(name, cmd, env): # library, what its Python is to run, variables
+    "What the last line that a process prints says, as JSON; a RuntimeError says why there is none"
+    try: python = python_of(name)
+    except (OSError, subprocess.CalledProcessError) as e:
+        raise RuntimeError(f'no environment for {name}: {e}') from e
+    done = subprocess.run([python, *map(str, cmd)], capture_output=True, text=True, env=env)
+    if done.returncode: raise RuntimeError((done.stderr.strip() or f'exit code {done.returncode}')[-1500:])
+    return json.loads(done.stdout.strip().splitlines()[-1])

@@ -2,6 +2,7 @@
 
     python benchmarks/loop_overhead.py             # raw results to results/benchmarks/
     python benchmarks/loop_overhead.py --rounds 1  # a quick look
+    python benchmarks/loop_overhead.py --device cuda
 
 Microseconds a batch on a model so small that the loop is what takes the time (a linear layer, batches of 20
 rows, one thread, batches ready in memory). Each library runs in a process of its own (an environment of its
@@ -14,7 +15,7 @@ half of them.
 Lightning's Trainer is made before, and its epochs are timed from its hooks on_train_epoch_start and _end, as
 it is and `barebones`. Then the epoch of a ResNet-34 at 64 px, ours beside a hand-written loop; and the memory
 that 10,000 batches leave behind."""
-import json, os, statistics, subprocess, sys, time, warnings
+import json, statistics, sys, time, warnings
 from pathlib import Path
 
 # variant: (what it is called, whose optimizer, its environment)
@@ -31,17 +32,23 @@ VARIANTS = dict(
     lightning=('Lightning', "PyTorch's SGD", 'lightning'),
     barebones=('Lightning, barebones', "PyTorch's SGD", 'lightning'))
 
+DEVICE = 'cpu' # of models and batches; set by `work`
+
 def data(n=2000, bs=20):
     import torch
     g = torch.Generator().manual_seed(0)
     x = torch.randn(n*bs, 10, generator=g)
     y = x @ torch.randn(10, 1, generator=g)
-    return list(zip(x.split(bs), y.split(bs)))
+    return list(zip(x.to(DEVICE).split(bs), y.to(DEVICE).split(bs)))
+
+def linear():
+    import torch
+    return torch.nn.Linear(10, 1).to(DEVICE)
 
 def hand(batches, opt_func=None):
     "An epoch of a loop written by hand, around the optimizer that `opt_func` makes"
     import torch, torch.nn.functional as F
-    model = torch.nn.Linear(10, 1)
+    model = linear()
     opt = (opt_func or torch.optim.SGD)(list(model.parameters()), lr=1e-3)
     def epoch():
         model.train()
@@ -65,14 +72,14 @@ def ours(batches, kind):
     opt_func = partial(OptimWrapper, opt=torch.optim.SGD) if kind == 'wrapped' else SGD
     cbs = [Listens() for _ in range(7)] if kind == 'ten' else None
     dls = DataLoaders(batches, None)
-    learn = Learner(dls, torch.nn.Linear(10, 1), F.mse_loss, opt_func, lr=1e-3, cbs=cbs)
+    learn = Learner(dls, linear(), F.mse_loss, opt_func, lr=1e-3, cbs=cbs)
     learn.training, learn.logger = True, None
     return lambda: learn.fit(1), opt_func
 
 def ignite(batches):
     import torch, torch.nn.functional as F
     from ignite.engine import Engine
-    model = torch.nn.Linear(10, 1)
+    model = linear()
     opt = torch.optim.SGD(model.parameters(), lr=1e-3)
     def update(engine, batch):
         model.train()
@@ -88,8 +95,8 @@ def ignite(batches):
 def accelerate(batches):
     import torch, torch.nn.functional as F
     from accelerate import Accelerator
-    acc = Accelerator(cpu=True)
-    model = torch.nn.Linear(10, 1)
+    acc = Accelerator(cpu=DEVICE == 'cpu')
+    model = linear()
     model, opt = acc.prepare(model, torch.optim.SGD(model.parameters(), lr=1e-3))
     def epoch():
         model.train()
@@ -109,11 +116,11 @@ def fastai(batches, kind):
     from fastai.data.core import DataLoaders
     from fastai.optimizer import SGD, OptimWrapper
     class Batches(list):
-        device, n, bs, num_workers, before_iter = torch.device('cpu'), 40000, 20, 0, None
+        device, n, bs, num_workers, before_iter = torch.device(DEVICE), 40000, 20, 0, None
         def to(self, device): return self
     opt_func = partial(OptimWrapper, opt=torch.optim.SGD) if kind == 'fastai_torch' else SGD
-    dls = DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device('cpu'))
-    learn = Learner(dls, torch.nn.Linear(10, 1), loss_func=F.mse_loss, opt_func=opt_func, lr=1e-3)
+    dls = DataLoaders(Batches(batches), Batches(batches[:1]), device=torch.device(DEVICE))
+    learn = Learner(dls, linear(), loss_func=F.mse_loss, opt_func=opt_func, lr=1e-3)
     def epoch():
         with learn.no_bar(), learn.no_logging(): learn.fit(1)
     return epoch, opt_func
@@ -127,27 +134,34 @@ def lightning(batches, barebones, n):
     class Model(L.LightningModule):
         def __init__(self):
             super().__init__()
-            self.net = torch.nn.Linear(10, 1)
+            self.net = linear()
         def training_step(self, batch, i):
             xb, yb = batch
             return F.mse_loss(self.net(xb), yb)
         def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=1e-3)
-        def on_train_epoch_start(self): self.t = time.perf_counter()
-        def on_train_epoch_end(self): pairs.append((time.perf_counter()-self.t, seconds(by_hand)))
+        def on_train_epoch_start(self): self.t = now()
+        def on_train_epoch_end(self): pairs.append((now()-self.t, seconds(by_hand)))
     class Batches: # a list would be taken for several loaders
         def __len__(self): return len(batches)
         def __iter__(self): return iter(batches)
     quiet = dict(barebones=True) if barebones else dict(logger=False, enable_checkpointing=False,
                                                         enable_progress_bar=False, enable_model_summary=False)
-    L.Trainer(max_epochs=n+1, accelerator='cpu', **quiet).fit(Model(), Batches())
+    kind = 'gpu' if DEVICE == 'cuda' else 'cpu'
+    L.Trainer(max_epochs=n+1, accelerator=kind, **quiet).fit(Model(), Batches())
     return pairs[1:]
 
 # --- measuring
 
+def now():
+    "Seconds, when the device has done all that it was told"
+    import torch
+    if DEVICE == 'cuda': torch.cuda.synchronize()
+    return time.perf_counter()
+
 def seconds(f):
-    t = time.perf_counter()
+    t = now()
     f()
-    return time.perf_counter()-t
+    return now()-t
 
 def alternately(epoch, by_hand, n):
     "`n` pairs of seconds (the library's epoch, by hand); who goes first changes each time"
@@ -186,8 +200,9 @@ def resnet(pairs=10, n=6, bs=32):
     from torchvision.models import resnet34
     from imagenette_train.all import Learner, DataLoaders, SGD
     torch.manual_seed(0)
-    batches = [(torch.randn(bs, 3, 64, 64), torch.randint(0, 10, (bs,))) for _ in range(n)]
-    model, other = resnet34(num_classes=10), resnet34(num_classes=10)
+    batches = [(torch.randn(bs, 3, 64, 64).to(DEVICE), torch.randint(0, 10, (bs,)).to(DEVICE))
+               for _ in range(n)]
+    model, other = resnet34(num_classes=10).to(DEVICE), resnet34(num_classes=10).to(DEVICE)
     opt = SGD(model.parameters(), lr=1e-3)
     def hand():
         model.train()
@@ -203,9 +218,7 @@ def resnet(pairs=10, n=6, bs=32):
     for i in range(pairs):
         pair = {}
         for k in (list(loops), list(loops)[::-1])[i%2]:
-            t = time.perf_counter()
-            loops[k]()
-            pair[k] = time.perf_counter()-t
+            pair[k] = seconds(loops[k])
         out.append(pair)
     return out
 
@@ -224,13 +237,10 @@ def growth():
     start = after_an_epoch()
     return [after_an_epoch()-start for _ in range(5)]
 
-def run(*args, env_of='own'):
-    from envs import python_of
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    cmd = [python_of(env_of), __file__, 'work', *args]
-    done = subprocess.run(cmd, capture_output=True, text=True, env=env)
-    if done.returncode: raise SystemExit(f'{args} failed:\n{done.stderr[-2000:]}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def run(*args, env_of='own', device='cpu'):
+    "What a process of its own measured"
+    from envs import environ, result_of
+    return result_of(env_of, [__file__, 'work', device, *args], environ())
 
 def middle(values):
     "The quarter points of `values`: a quarter of them below the first, half below the second"
@@ -256,6 +266,7 @@ def table(result):
 
 def facts(result):
     pairs = [p['ours']/p['hand'] for p in result['resnet']]
+    if not pairs or 'growth_kb' not in result: return []
     return [['epoch of ResNet-34 at 64 px, ours / by hand', said(pairs, 3)],
             ['memory after 2,000, 4,000, ... 10,000 further batches, KB',
              ', '.join(map(str, result['growth_kb']))]]
@@ -265,30 +276,47 @@ def conditions(result):
     machine = e['device_name'].split(',')[0]
     return f"{machine}, one thread, torch {e['torch']}, Python {e['python']}, {e['date'][:10]}"
 
-def main(rounds=4, out=None):
+def a_round(result, device, skip, quick):
+    "Measure every loop once; a loop that cannot be measured is named, and the others go on"
+    for v,(_,_,env) in VARIANTS.items():
+        if v in result['failures'] or v in skip: continue
+        try: result['loop'].setdefault(v, []).append(run('loop', v, env_of=env, device=device))
+        except RuntimeError as e:
+            print(f'{v}: no figure, since {e}', file=sys.stderr)
+            result['failures'][v] = str(e)
+    result['loop'] = {v: rs for v,rs in result['loop'].items() if rs}
+    if not quick: result['resnet'] += run('resnet', device=device)
+
+def main(rounds=4, out=None, device='cpu', skip=(), quick=False):
     from imagenette_train.files import write_whole
     from imagenette_train.results import environment
     from tabulate import tabulate
-    out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'loop_overhead-cpu.json')
-    result = dict(settings=dict(rounds=rounds), environment=environment('cpu'), loop={}, resnet=[])
+    folder = Path(__file__).parent.parent/'results'/'benchmarks'
+    out = Path(out or folder/f'loop_overhead-{device}.json')
+    result = dict(settings=dict(rounds=rounds), environment=environment(device), loop={}, resnet=[],
+                  failures={})
     for i in range(rounds):
-        for v,(_,_,env) in VARIANTS.items():
-            result['loop'].setdefault(v, []).append(run('loop', v, env_of=env))
-        result['resnet'] += run('resnet')
+        a_round(result, device, skip, quick)
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
-    result['growth_kb'] = run('growth')
+    if not quick: result['growth_kb'] = run('growth', device=device)
     write_whole(out, json.dumps(result, indent=1))
     print(conditions(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
-          f'raw results: {out}', sep='\n\n')
+          *(f'no figure for {v}: {why}' for v,why in result['failures'].items()), f'raw results: {out}',
+          sep='\n\n')
+    own = [v for v in result['failures'] if VARIANTS[v][2] == 'own']
+    sys.exit(bool(own))
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['work']:
-        _, _, what, *rest = sys.argv
+        _, _, DEVICE, what, *rest = sys.argv
         print(json.dumps({'loop': work, 'resnet': resnet, 'growth': growth}[what](*rest)))
     else:
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         a.add_argument('--rounds', type=int, default=4)
+        a.add_argument('--device', default='cpu')
+        a.add_argument('--skip', nargs='*', default=[])
+        a.add_argument('--quick', action='store_true', help='the small loops only')
         a.add_argument('--out')
         main(**vars(a.parse_args()))

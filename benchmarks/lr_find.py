@@ -6,7 +6,7 @@ The chapter's third task is to write a finder of your own and to compare it with
 from the same weights (a ResNet-18), see the same 100 batches (real pictures, 64 px, nothing drawn at random)
 in the same order, and use Adam with the same settings; each runs in an environment of its own. What is left
 to differ is the finder."""
-import argparse, json, os, subprocess, sys, tempfile, warnings
+import argparse, json, sys, tempfile, warnings
 from pathlib import Path
 
 def network():
@@ -59,12 +59,8 @@ def write_batches(data, file):
     return dls.folder
 
 def run(who, file):
-    from envs import python_of
-    env = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'PYTHONPATH': str(Path(__file__).parent.parent)}
-    cmd = [python_of('fastai' if who == 'fastai' else 'own'), __file__, 'work', who, file]
-    done = subprocess.run(cmd, capture_output=True, text=True, env=env)
-    if done.returncode: raise SystemExit(f'{who} failed:\n{done.stderr[-2000:]}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    from envs import environ, result_of
+    return result_of('fastai' if who == 'fastai' else 'own', [__file__, 'work', who, file], environ())
 
 def table(result):
     "Rows: what each rule suggests, from our curve and from fastai's"

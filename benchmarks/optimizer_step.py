@@ -10,11 +10,11 @@ round are to be trusted.
 The C library is told not to give freed memory back to the system: whether it does so between two backward
 passes depends on what else lies on the heap, costs some milliseconds for the gradients of a ResNet-34, and
 has nothing to do with the optimizer."""
-import json, os, statistics, subprocess, sys, time
+import json, statistics, sys, time
 from pathlib import Path
 
 # variant: (what it is called, environment)
-VARIANTS = dict(ours='callbacks, per parameter', pieces='callbacks, fused=True, no compiler',
+VARIANTS = dict(ours='callbacks, per parameter', pieces="callbacks, fused='flat'",
                 fused='callbacks, fused=True', loop='PyTorch, for-loop', foreach='PyTorch, foreach',
                 torch_fused='PyTorch, fused', fastai='fastai', floor="the memory's limit")
 # bytes for a weight and step: everything is read once, everything but the gradient written once
@@ -28,11 +28,9 @@ def shapes(model):
     return [tuple(p.shape) for p in torchvision.models.resnet34(num_classes=10).parameters()]
 
 def ours(variant, ps):
-    "Our optimizers: one callback after the other, fused, or fused without a compiler"
+    "Our optimizers: one callback after the other, in sweeps, or in compiled sweeps"
     from imagenette_train.all import SGD, Adam, RMSProp
-    import imagenette_train.fused as fused
-    if variant == 'pieces': fused.kernel = lambda *args: None
-    f = variant != 'ours'
+    f = dict(ours=False, pieces='flat', fused=True)[variant]
     return dict(adam=lambda: Adam(ps, 1e-3, wd=0.01, fused=f), sgd=lambda: SGD(ps, 1e-3, mom=0.9, fused=f),
                 rmsprop=lambda: RMSProp(ps, 1e-3, fused=f))
 
@@ -170,27 +168,29 @@ def table(result, optim, model):
     best = fastest(runs)
     return [row(runs, v, best) for v in VARIANTS if medians(runs, v)]
 
-# Freed memory is not given back to the system, and the package is the one beside this script.
-ENV = {**os.environ, 'PYTHONWARNINGS': 'ignore', 'MALLOC_TRIM_THRESHOLD_': str(2**40),
-       'MALLOC_MMAP_THRESHOLD_': str(2**25), 'PYTHONPATH': str(Path(__file__).parent.parent)}
+# freed memory is not given back to the system
+KEEP = dict(MALLOC_TRIM_THRESHOLD_=str(2**40), MALLOC_MMAP_THRESHOLD_=str(2**25))
 
 def measure(variant, optim, model, device, steps):
     "What a process of its own measured"
-    from envs import python_of
-    python = python_of('fastai' if variant == 'fastai' else 'own')
-    cmd = [python, __file__, 'work', variant, optim, model, device, str(steps)]
-    done = subprocess.run(cmd, capture_output=True, text=True, env=ENV)
-    if done.returncode: raise SystemExit(f'{variant}, {optim}, {model} failed:\n{done.stderr[-2000:]}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    from envs import environ, result_of
+    library = 'fastai' if variant == 'fastai' else 'own'
+    return result_of(library, [__file__, 'work', variant, optim, model, device, steps], environ(**KEEP))
 
-def planned(models, optims, growth):
+def failed(result, i, optim, model, variant, error):
+    "Keep why there is no figure, once for each variant, and go on"
+    if variant not in result['failures']:
+        print(f'{variant}, {optim}, {model}: no figure, since {error}', file=sys.stderr)
+    result['failures'].setdefault(variant, f'{optim}, {model}, round {i}: {error}')
+
+def planned(models, optims, growth, skip=()):
     "Every (optimizer, model, variant) to measure"
-    plan = [(o, m, v) for m in models for o in optims for v in VARIANTS]
+    plan = [(o, m, v) for m in models for o in optims for v in VARIANTS if v not in skip]
     sizes = ('1e5', '1e6', '1e7', '1e8') if growth else ()
     return plan + [('adam', f'n={n}', v) for n in sizes for v in ('ours', 'fused', 'torch_fused', 'floor')]
 
 def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
-         device=None, out=None):
+         device=None, out=None, skip=()):
     import torch
     from imagenette_train.files import write_whole
     from imagenette_train.results import environment
@@ -199,10 +199,11 @@ def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd'
     folder = Path(__file__).parent.parent/'results'/'benchmarks'
     out = Path(out or folder/f'optimizer_step-{device}.json')
     settings = dict(rounds=rounds, steps=steps, bytes=BYTES)
-    result = dict(settings=settings, environment=environment(device), runs=[])
+    result = dict(settings=settings, environment=environment(device), runs=[], failures={})
     for i in range(rounds):
-        for optim,model,variant in planned(models, optims, growth):
-            got = measure(variant, optim, model, device, steps)
+        for optim,model,variant in planned(models, optims, growth, skip):
+            try: got = measure(variant, optim, model, device, steps)
+            except RuntimeError as e: got = failed(result, i, optim, model, variant, e)
             if got: result['runs'].append(dict(round=i, optim=optim, model=model, variant=variant, **got))
         write_whole(out, json.dumps(result, indent=1))
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
@@ -210,7 +211,9 @@ def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd'
         for o in optims:
             rows = tabulate(table(result, o, m), headers='keys', floatfmt='.2f')
             print(f'\n{o}, {m}:\n{rows}')
+    print(*(f'no figure for {v}: {why}' for v,why in result['failures'].items()), sep='\n')
     print(f'\nraw results: {out}')
+    sys.exit(bool(result['failures'].keys() - {'fastai'}))
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['work']: print(json.dumps(work(*sys.argv[2:6], int(sys.argv[6]))))
@@ -222,6 +225,8 @@ if __name__ == '__main__':
         a.add_argument('--steps', type=int, default=30)
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
+        a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
+        a.add_argument('--skip', nargs='*', default=[])
         a.add_argument('--no-growth', dest='growth', action='store_false')
         a.add_argument('--device')
         a.add_argument('--out')

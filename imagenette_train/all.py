@@ -29,6 +29,9 @@ from .recipes import *
 from .recent import *
 from .wrap import *
 from .toys import *
+from .moving import *
+from .races import *
+from .knobs import *
 from .batches import *
 from .events import *
 from .learner import *
@@ -39,11 +42,16 @@ from .saving import *
 from .progress import *
 from .schedule import *
 from .finder import *
+from .curves import *
 from .precision import *
+from .graphs import *
 from .folders import *
 from .augment import *
 from .pictures import *
 from .vision import *
+from .own import *
+from .after import *
+from .inside import *
 from .results import *
 from .tricks import *
 from .watch import *

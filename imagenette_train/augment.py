@@ -7,12 +7,18 @@ __all__ = ['imagenet_stats', 'crop_box', 'homography', 'apply_homography', 'rand
 
 # %% ../nbs/04q_augment.ipynb #097a1a57
 import math
+from functools import cache
 import torch
 import torch.nn.functional as F
 
 # %% ../nbs/04q_augment.ipynb #7e565217
 # mean and standard deviation of red, green, blue
 imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+@cache
+def _stats(device):
+    "Mean and deviation on `device`, sent there once"
+    return [torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats]
 
 def _rand(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
 
@@ -130,7 +136,7 @@ class Augment:
             changes = self.draw(n, device)
         step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
-        mean, std = (torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats)
+        mean, std = _stats(device)
         for s in (slice(i, i+step) for i in range(0, n, step)):
             x = self.change(xb[s], *(_cut(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)

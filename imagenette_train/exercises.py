@@ -19,8 +19,10 @@ def _plain(v):
     if isinstance(v, dict): return {k: _plain(o) for k,o in v.items()}
     return [_plain(o) for o in v] if isinstance(v, (list, tuple)) else v
 
+# %% ../nbs/00h_exercises.ipynb #0362bc31
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 
+# %% ../nbs/00h_exercises.ipynb #dc644d1d
 def _same(a, b, tol): # plain values; relative tolerance
     "Are `a` and `b` the same, numbers up to `tol`?"
     if _is_number(a) and _is_number(b):
@@ -33,6 +35,7 @@ def _same(a, b, tol): # plain values; relative tolerance
 # %% ../nbs/00h_exercises.ipynb #80421c8e
 class _Stopped(str): "What an answer that raised an error gives, in words"
 
+# %% ../nbs/00h_exercises.ipynb #292389c1
 def _try(probe, answer):
     "What `probe` says about `answer`, as plain values"
     try: return _plain(probe(answer))
@@ -41,6 +44,7 @@ def _try(probe, answer):
 # %% ../nbs/00h_exercises.ipynb #4c479e0d
 _exercises = {} # name -> what `exercise` was given
 
+# %% ../nbs/00h_exercises.ipynb #6747c755
 def exercise(name, # in the anchor of its heading: `exercise-NAME`
              probe, # tries an answer out; gives numbers, texts, lists, or a dict: what was tried -> result
              right, # what the probe of a right answer gives; or a function of it: is it right?
@@ -48,19 +52,17 @@ def exercise(name, # in the anchor of its heading: `exercise-NAME`
              tol=1e-4): # relative tolerance of numbers
     "Tell `check` what a right answer is, and which wrong ones are common"
     if not wrong: raise ValueError(f"exercise {name!r} needs at least one common mistake: (answer, hint)")
-    mistakes = []
-    for answer,hint,*symptom in wrong:
-        symptom = symptom[0] if symptom else _like_answer(answer, probe, tol)
-        mistakes.append(SimpleNamespace(answer=answer, hint=hint, symptom=symptom))
+    mistakes = [_mistake(probe, tol, *w) for w in wrong]
     is_right = right if callable(right) else lambda v: _same(v, _plain(right), tol)
     _exercises[name] = SimpleNamespace(name=name, probe=probe, is_right=is_right, mistakes=mistakes,
                                        right=None if callable(right) else _plain(right), tol=tol)
 
 # %% ../nbs/00h_exercises.ipynb #824a8f46
-def _like_answer(answer, probe, tol):
-    "The symptom of a mistake: the probe gives what it gives for the wrong `answer`"
+def _mistake(probe, tol, answer, hint, symptom=None): # as `exercise`
+    "A common mistake; without a `symptom` of its own, the probe has to give what it gives for `answer`"
     value = _try(probe, answer)
-    return lambda v: _same(v, value, tol)
+    symptom = symptom or (lambda v: _same(v, value, tol))
+    return SimpleNamespace(answer=answer, hint=hint, symptom=symptom, stops=isinstance(value, _Stopped))
 
 # %% ../nbs/00h_exercises.ipynb #735810a1
 def _shown(v):
@@ -68,6 +70,7 @@ def _shown(v):
     if isinstance(v, list): return f"[{', '.join(map(_shown, v))}]"
     return f'{v:.5g}' if isinstance(v, float) else str(v)
 
+# %% ../nbs/00h_exercises.ipynb #fcf278f0
 def _compared(v, right): # plain values that differ
     "In words, how `v` differs from `right`, without giving `right` away"
     if _is_number(v) and _is_number(right) and v == v:
@@ -75,7 +78,7 @@ def _compared(v, right): # plain values that differ
     if isinstance(v, list) and isinstance(right, list):
         if len(v) != len(right): return f"{plural(len(v), 'value')} where {len(right)} are asked for"
         i = next(i for i,(a,b) in enumerate(zip(v, right)) if not _same(a, b, 1e-4))
-        return f"value number {i+1} is {_compared(v[i], right[i])}"
+        return f"value number {i+1}: {_compared(v[i], right[i])}"
     return f"{_shown(v)} is not it"
 
 # %% ../nbs/00h_exercises.ipynb #b8339bd2
@@ -84,11 +87,12 @@ def _holds_nothing(v):
     if isinstance(v, (list, dict)): return any(map(_holds_nothing, v.values() if isinstance(v, dict) else v))
     return v is None or v is ...
 
+# %% ../nbs/00h_exercises.ipynb #2922d86a
 def _difference(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
     if isinstance(v, _Stopped): return v
     if _holds_nothing(v):
-        return "nothing comes back so far: is there something in place of `...`, and a `return`?"
+        return "nothing comes back yet: put something in place of `...`, and end with a `return`"
     if isinstance(v, dict) and isinstance(ex.right, dict):
         what = next(k for k in ex.right if not _same(v.get(k), ex.right[k], ex.tol))
         return f"{what}: yours gives {_shown(v.get(what))}, and it should be {_shown(ex.right[what])}"
@@ -97,23 +101,27 @@ def _difference(v, ex): # plain value of the probe; the exercise
 # %% ../nbs/00h_exercises.ipynb #c9872e8c
 def _judge(ex, answer):
     "Is `answer` right? And what is to be said about it"
-    if answer is ...: return False, "the cell above still waits for you"
+    parts = answer if isinstance(answer, (list, tuple, dict)) else [answer]
+    if any(o is ... for o in parts): return False, "the cell above still waits for you"
     value = _try(ex.probe, answer)
+    stops = isinstance(value, _Stopped)
     # neither `is_right` nor a symptom need understand what an empty answer gives
-    if not isinstance(value, _Stopped) and _try(ex.is_right, value) is True: return True, "right"
+    if not stops and _try(ex.is_right, value) is True: return True, "right"
     for m in ex.mistakes:
-        if _try(m.symptom, value) is True: return False, m.hint
+        if m.stops == stops and _try(m.symptom, value) is True: return False, m.hint
     return False, _difference(value, ex)
 
 # %% ../nbs/00h_exercises.ipynb #4f6598e2
 _accepted, _solutions = {}, {} # name -> was the last answer right; name -> the answer of the folded cell
 
+# %% ../nbs/00h_exercises.ipynb #dd26e3db
 def _find(name):
     "Exercise `name`"
     if name in _exercises: return _exercises[name]
     raise KeyError(f"no exercise {name!r} so far: run the folded cell above this one."
                    f"{did_you_mean(name, _exercises)}")
 
+# %% ../nbs/00h_exercises.ipynb #daed31ad
 def check(name, # of the exercise
           answer): # yours
     "Say whether `answer` is right, or else what is still wrong; a right one is remembered"
@@ -128,6 +136,7 @@ def check(name, # of the exercise
 # %% ../nbs/00h_exercises.ipynb #4d99c362
 def _progress_file(): return cache_dir()/'exercises.json'
 
+# %% ../nbs/00h_exercises.ipynb #53945f0b
 def solved_exercises():
     "The names of the exercises that you have solved on this machine"
     try: return json.loads(_progress_file().read_text(encoding='utf-8'))['solved']
@@ -137,6 +146,7 @@ def solved_exercises():
                       "delete it to start anew")
         return []
 
+# %% ../nbs/00h_exercises.ipynb #6c3766d2
 def _remember(name):
     "Write down that exercise `name` is solved; what to say about it"
     solved = solved_exercises()
@@ -149,6 +159,7 @@ def _remember(name):
 grades = ('predict', 'compute', 'modify', 'diagnose', 'invent')
 _heading = re.compile(r'<a id="exercise-([\w-]+)"></a>\s+### Exercise \((\w+)\): (.+)')
 
+# %% ../nbs/00h_exercises.ipynb #25870b3b
 def find_exercises(folder='.'): # that holds the notebooks
     "The exercises of the notebooks in `folder`: each with `name`, `grade`, `title`, `notebook` and `link`"
     found = []

@@ -38,7 +38,8 @@ imagenette_counts = dict(
     val=dict(zip(imagenette_classes, (387, 395, 357, 386, 409, 394, 389, 419, 399, 390))))
 
 # %% ../nbs/04p_folders.ipynb #80d1fe06
-_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
+_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff',
+             '.avif', '.jp2', '.ppm', '.pgm'}
 
 def _pictures_below(folder):
     "The pictures below `folder`, as names seen from there; and how many other files there are"
@@ -53,7 +54,8 @@ def list_pictures(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS
         d = Path(path)/split
         if not d.is_dir():
             raise FileNotFoundError(f"{path} holds no folder {split!r}: expected {split}/CLASS/*.JPEG, as in "
-                                    "Imagenette's archive")
+                                    "Imagenette's archive. Folders of pictures that are not divided yet: "
+                                    "give own_pictures(path)")
         found[split] = {}
         for c in sorted(d.iterdir()):
             if not c.is_dir() or c.name.startswith('.'): continue
@@ -76,8 +78,7 @@ def check_counts(path, # folder that was listed
     if wrong:
         listed = some_of(wrong, 12, sep='\n  ')
         raise ValueError(f"{path} is not a whole copy:\n  {listed}\nUnpack the archive again, or give "
-                         "another folder; for pictures of your own, give "
-                         "PictureFolder(path, 'given', check=False).")
+                         "another folder; for pictures of your own, give own_pictures(path).")
 
 # %% ../nbs/04p_folders.ipynb #feb18837
 def download_pictures(url, # one of `URLs`
@@ -227,9 +228,10 @@ class PictureFolder:
         if len(ns) != 2 or not all(n is None or n >= 1 for n in ns):
             raise ValueError(f"n_per_class={n_per_class!r}: give a pair, how many pictures of each class to "
                              "train and to validate on, such as (600, 200)")
-        return [[(self.path/s/c/f,
-                  k) for k,c in enumerate(self.classes) for f in self.found[s][c][:n]]
+        return [[(self._file(s, c, f), k) for k,c in enumerate(self.classes) for f in self.found[s][c][:n]]
                 for s,n in zip(('train', 'val'), ns)]
+
+    def _file(self, split, c, name): return self.path/split/c/name
 
 # %% ../nbs/04p_folders.ipynb #2b34f14b
 def find_pictures(url=URLs.IMAGENETTE_160, # which archive to download where none is at hand

@@ -21,9 +21,9 @@ from .trace import _NotYet, _is_num
 _kernels = {}
 
 def _factors(factors, like):
-    "The factors of a sweep as a tensor, exact enough for `like`"
-    return torch.tensor(factors, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32,
-                        device=like.device)
+    "The factors of a sweep as a tensor, exact enough for `like`; sent to its device without waiting for it"
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.tensor(factors, dtype=dtype).to(like.device, non_blocking=True)
 
 # %% ../nbs/03b_fused.ipynb #a4de7ed1
 class _Kernel:
@@ -101,6 +101,12 @@ def _flat(t):
     if reach != t.numel(): return None
     return t.detach().as_strided((t.numel(),), (1,))
 
+def _in_step(g, p):
+    "Gradient `g` with the strides of `p`, where they differ only along axes of length 1"
+    if g.stride() == p.stride() or g.layout is not torch.strided: return g
+    same = all(a == b or n == 1 for a,b,n in zip(g.stride(), p.stride(), p.shape))
+    return g.as_strided(p.shape, p.stride()) if same else g
+
 def _like(t, p):
     "`t` in the memory layout of `p`: itself, or a copy"
     return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
@@ -152,7 +158,7 @@ class _Single(_Planned):
 
 # %% ../nbs/03b_fused.ipynb #0d0dd1fb
 class _Packed(_Planned):
-    "Small tensors that are stepped together, in the two buffers `staging`"
+    "Tensors that are stepped together, in the two buffers `staging`"
     def __init__(self, ps, states, names, hyper, staging):
         super().__init__(ps, states, names, hyper)
         n = sum(p.numel() for p in ps)
@@ -168,20 +174,28 @@ class _Packed(_Planned):
             self.held.append(views)
 
     def run(self, f, writes_grad):
-        grads = [p.grad for p in self.ps]
+        grads = [_in_step(p.grad, p) for p in self.ps]
         torch._foreach_copy_(self.ps_in, self.ps)
         torch._foreach_copy_(self.gs_in, grads)
         f(self.p, self.g, *self.state)
         torch._foreach_copy_(self.ps, self.ps_in)
         if writes_grad: torch._foreach_copy_(grads, self.gs_in)
 
+# %% ../nbs/03b_fused.ipynb #f1a70001
+def _fused_mode(opt):
+    "True for a compiled sweep, or 'flat' for an uncompiled one; an error if `opt.fused` is something else"
+    if opt.fused in (True, 'flat'): return opt.fused
+    raise ValueError(f"fused={opt.fused!r}: give True (compiled), 'flat' (not compiled) or False")
+
 # %% ../nbs/03b_fused.ipynb #e9670ff4
 class FusedStep:
-    "Steps an `Optimizer` by compiled sweeps; everything is made ready before the first weight moves"
-    sizes = dict(cpu=(2**15, 2**18)) # elements: from where a tensor is large, and the most in a lot
+    "Steps an `Optimizer` by sweeps; everything is made ready before the first weight moves"
+    # elements: from where a tensor is large, and the most in a lot
+    sizes = dict(cpu=(2**15, 2**18), cuda=(2**25, 2**25))
     def __init__(self,
                  opt): # the `Optimizer`
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
+        self.mode = _fused_mode(opt)
         self.plans, self.programs, self.buffers, self.done = {}, {}, {}, {}
 
     def __call__(self):
@@ -199,14 +213,16 @@ class FusedStep:
         for p,hyper in rest: self.opt._step_one(p, self.opt.state[p], hyper)
 
     def _fits(self, plan, ps, hyper):
-        state = self.opt.state
-        return (plan.final and len(plan.ps) == len(ps) and all(map(operator.is_, plan.ps,
-                                                                   ps)) and plan.hyper_key == _key({}, hyper)
-                and all(state[p] is s for lot in plan.lots for p,s in zip(lot.ps, lot.states))
-                and all([p.data_ptr() for p in lot.ps] == lot.ptrs and _as_planned(lot.states, lot.names,
-                                                                                   lot.held,
-                                                                                   lot.fixed)
-                        for lot in plan.lots))
+        "Is everything still as it was when `plan` was made?"
+        if not plan.final or plan.hyper_key != _key({}, hyper): return False
+        if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
+        return all(self._as_it_was(lot) for lot in plan.lots)
+
+    def _as_it_was(self, lot):
+        "Are weights and state of `lot` where they were?"
+        same_states = all(self.opt.state[p] is s for p,s in zip(lot.ps, lot.states))
+        in_place = same_states and [p.data_ptr() for p in lot.ps] == lot.ptrs
+        return in_place and _as_planned(lot.states, lot.names, lot.held, lot.fixed)
 
 # %% ../nbs/03b_fused.ipynb #0e8aaa36
 @patch
@@ -271,9 +287,12 @@ def _plan(self:FusedStep, ps, hyper):
 
 # %% ../nbs/03b_fused.ipynb #4a634afe
 @patch
+def _sizes(self:FusedStep, device): return self.sizes.get(device.type, (2**20, 2**22))
+
+@patch
 def _sort(self:FusedStep, ps):
     "Large parameters, and lists of small ones"
-    from_, most = self.sizes.get(ps[0].device.type, (2**20, 2**22))
+    from_, most = self._sizes(ps[0].device)
     large, small, room = [p for p in ps if p.numel() >= from_], [], 0
     for p in ps:
         if p.numel() >= from_: continue
@@ -287,11 +306,13 @@ def _sort(self:FusedStep, ps):
 # %% ../nbs/03b_fused.ipynb #b75ccc7c
 @patch
 def _staging(self:FusedStep, p):
-    "Two buffers into which weights and gradients of small tensors are copied"
-    if (p.dtype, p.device) not in self.buffers:
-        n = self.sizes.get(p.device.type, (0, 2**22))[1]
-        self.buffers[p.dtype, p.device] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
-    return self.buffers[p.dtype, p.device]
+    "Two buffers into which weights and gradients of a lot are copied; none is larger than a lot can be"
+    kind = p.dtype, p.device
+    if kind not in self.buffers:
+        n = sum(q.numel() for ps in self.opt.param_lists for q in ps if (q.dtype, q.device) == kind)
+        n = min(n, self._sizes(p.device)[1])
+        self.buffers[kind] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
+    return self.buffers[kind]
 
 # %% ../nbs/03b_fused.ipynb #9abd3fa2
 @patch
@@ -301,7 +322,8 @@ def _job(self:FusedStep, lot, hyper):
     which = (id(hyper), lot.kind, *(v for v in state.values() if _is_num(v)))
     if which not in self.done:
         prog, factors, new = self._program(state, hyper)
-        k = kernel(prog, [p, p.grad, *(state[n] for n in prog.tensor_names)], factors)
+        like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
+        k = None if self.mode == 'flat' else kernel(prog, like, factors)
         f = partial(_in_pieces, prog, factors) if k is None else partial(_with_last, k, _factors(factors, p))
         self.done[which] = f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
     return self.done[which]
@@ -314,9 +336,10 @@ def _in_pieces(prog, factors, *ts, size=2**18): # pieces are for the cache of a 
 
 # %% ../nbs/03b_fused.ipynb #b7a76976
 def fused_step(opt): # an `Optimizer`
-    "One step by compiled sweeps; if that cannot be, per parameter, with one warning that says why"
+    "One step by sweeps; if that cannot be, per parameter, with one warning that says why"
     engine = opt.__dict__.get('_engine')
-    if engine is None or engine.cbs != opt.cbs: engine = opt._engine = FusedStep(opt)
+    if engine is None or engine.cbs != opt.cbs or engine.mode != opt.fused:
+        engine = opt._engine = FusedStep(opt)
     if engine.why is None:
         try: return engine()
         except Untraceable as e:

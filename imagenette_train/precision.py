@@ -29,19 +29,19 @@ class MixedPrecision(Callback):
                  dtype=torch.float16, # torch.float16, with loss scaling, or torch.bfloat16, which needs none
                  init_scale=2.**16): # what the loss is multiplied by at first, float16 only
         self.dtype, self.init_scale = dtype, init_scale
-        self.scaler = self.context = self.scaled_loss = None
+        self.scaler = self._context = self._scaled_loss = None
 
     def begin_fit(self):
         self.skipped, self.steps, self.kept = 0, 0, False
         if self.dtype == torch.float16:
             self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.init_scale)
             params = [dict(params=[p for p,*_ in self.opt.all_params()])]
-            self.ours = SimpleNamespace(param_groups=params, step=self._allow_step)
+            self._ours = SimpleNamespace(param_groups=params, step=self._allow_step)
 
     def begin_batch(self):
         self._leave()
-        self.context = torch.autocast(self.device.type, self.dtype)
-        self.context.__enter__()
+        self._context = torch.autocast(self.device.type, self.dtype)
+        self._context.__enter__()
 
     def after_pred(self): self.learn.pred = to_float(self.pred)
     def after_loss(self): self._leave()
@@ -51,14 +51,14 @@ class MixedPrecision(Callback):
         if self.kept: # a callback cancelled the step, and the gradients, already unscaled, are to be added to
             for p,*_ in self.opt.all_params(with_grad=True): p.grad.mul_(self.scaler.get_scale())
             self.kept = False
-        self.plain_loss = self.loss
-        self.learn.loss = self.scaled_loss = self.scaler.scale(self.loss)
+        self._plain_loss = self.loss
+        self.learn.loss = self._scaled_loss = self.scaler.scale(self.loss)
 
     def after_backward(self):
         if self.scaler is None: return
-        self.learn.loss, self.step_allowed = self.plain_loss, False
-        self.scaler.unscale_(self.ours)
-        self.scaler.step(self.ours)
+        self.learn.loss, self.step_allowed = self._plain_loss, False
+        self.scaler.unscale_(self._ours)
+        self.scaler.step(self._ours)
         self.scaler.update()
         self.kept = self.step_allowed
         self.steps += 1
@@ -72,13 +72,13 @@ class MixedPrecision(Callback):
     def _allow_step(self): self.step_allowed = True
 
     def _leave(self):
-        if self.context is not None: self.context.__exit__(None, None, None)
-        self.context = None
+        if self._context is not None: self._context.__exit__(None, None, None)
+        self._context = None
 
     def after_cancel_batch(self):
         self._leave()
         # cancelled after backward
-        if self.scaled_loss is not None and self.loss is self.scaled_loss: self.learn.loss = self.plain_loss
+        if self._scaled_loss is not None and self.loss is self._scaled_loss: self.learn.loss = self._plain_loss
     def after_cancel_train(self): self._leave() # cancelled between begin_batch and after_loss
     def after_cancel_valid(self): self._leave()
     def after_cancel_epoch(self): self._leave()
@@ -94,13 +94,13 @@ class MixedPrecision(Callback):
     @contextmanager
     def trial(self):
         "Another batch in between: not under the autocast of ours"
-        mine, self.context = self.context, None
+        mine, self._context = self._context, None
         with torch.autocast(self.device.type, enabled=False):
             try: yield
             finally:
                 self._leave()
                 torch.clear_autocast_cache() # halves of weights that may have been others
-                self.context = mine
+                self._context = mine
 
 # %% ../nbs/04c_precision.ipynb #b9716f4e
 _said = set()

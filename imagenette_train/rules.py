@@ -24,6 +24,7 @@ from .progress import *
 from .schedule import *
 from .finder import *
 from .precision import *
+from .graphs import *
 from .tricks import *
 from .watch import *
 from .checkpoint import *
@@ -39,6 +40,7 @@ shipped = dict(
     ChannelsLast = lambda f: ChannelsLast(),
     MixedPrecision = lambda f: MixedPrecision(torch.bfloat16),
     CompileModel = lambda f: CompileModel(backend='eager'),
+    CUDAGraphs = lambda f: CUDAGraphs(record=static_buffers),
     ParamScheduler = lambda f: ParamScheduler({'lr': SchedCos(0.05, 0.)}),
     TerminateOnNaNCallback = lambda f: TerminateOnNaNCallback(),
     ModelResetter = lambda f: ModelResetter(),

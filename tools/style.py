@@ -148,9 +148,8 @@ def bound(source):
     names = set()
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.For, ast.With)):
-            stored = [n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-            names |= {n.id for n in stored}
+        targets = getattr(node, 'targets', None) or [getattr(node, 'target', None)]
+        names |= {n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)}
     return names
 
 def exercise_faults(name, grade, cells):
@@ -176,6 +175,7 @@ def exercises_whole():
     found = [(p, *e) for p in notebooks() for e in exercise_cells(p)]
     wrong = [f'{p.stem}: {name}: {w}' for p,name,*rest in found for w in exercise_faults(name, *rest)]
     return wrong + [f'{n}: in two places' for n,k in Counter(e[1] for e in found).items() if k > 1]
+
 def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"
     return [w for p in notebooks() for w in opening.wrong(p)]
@@ -186,8 +186,8 @@ def ruff():
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened, exercises_whole,
-          ruff]
+checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened,
+          exercises_whole, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"

@@ -1,0 +1,130 @@
+"""Half an hour on one GPU: what works there, where a step's time goes, the chapter's tables, others beside.
+
+    python tools/gpu.py --data DIR                # all of it; raw results in results/, and one archive
+    python tools/gpu.py --data DIR --parts checks # some of: env checks steps runs fastai optimizers loop
+    python tools/gpu.py --rehearse                # the way there, tiny and on a CPU: nothing is kept
+    python tools/gpu.py --rehearse --pretend      # the same on a pretended GPU (tools/pretend.py)
+
+DIR is Imagenette's folder, with train/ and val/ in it. Neither make nor pip nor a network is needed, only
+PyTorch, torchvision, matplotlib, NumPy, Pillow and fastcore. Each part runs in a process of its own, with a
+limit of time: what fails there is a line of the report, and the others go on."""
+import argparse, importlib.util, json, os, subprocess, sys, tarfile, time
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+# part: the most seconds that it may take
+limits = dict(env=120, checks=420, steps=420, runs=420, fastai=300, optimizers=420, loop=180)
+needed = dict(torch='torch', torchvision='torchvision', matplotlib='matplotlib', numpy='numpy', PIL='pillow',
+              fastcore='fastcore')
+
+def there(module): return importlib.util.find_spec(module) is not None
+
+def search_path():
+    "What the parts' Python finds: the package, the tools, and stand-ins for what is not installed"
+    places = [root, root/'tools', root/'benchmarks']
+    if not (there('tabulate') and there('tqdm')): places.append(_stand_ins())
+    return [str(p) for p in places] + [p for p in [os.environ.get('PYTHONPATH')] if p]
+
+def _stand_ins():
+    "A folder with those stand-ins that are needed"
+    import shutil, tempfile
+    folder = Path(tempfile.mkdtemp())
+    source = root/'tools'/'stand_ins'
+    if not there('tabulate'): shutil.copy(source/'tabulate.py', folder)
+    if not there('tqdm'): shutil.copytree(source/'tqdm', folder/'tqdm')
+    return folder
+
+# --- the report
+
+def rows_of(out):
+    "What was found so far: a list of (part, what, value)"
+    file = out/'rows.jsonl'
+    return [json.loads(l) for l in file.read_text(encoding='utf-8').splitlines()] if file.exists() else []
+
+def say(out, part, what, value):
+    "One more line of the report"
+    with open(out/'rows.jsonl', 'a', encoding='utf-8') as f:
+        f.write(json.dumps([part, what, value]) + '\n')
+    print(f'{part:10} {what:52} {value}', flush=True)
+
+def run_part(name, a, seconds, env):
+    "Run a part in a process of its own; if it dies or takes too long, that is a line of the report"
+    cmd = [sys.executable, __file__, '--part', name, '--out', a.out, '--seeds', a.seeds, '--device', a.device]
+    cmd += ['--data', a.data] if a.data else []
+    cmd += [f for f,on in (('--rehearse', a.rehearse), ('--pretend', a.pretend)) if on]
+    t = time.perf_counter()
+    try: code = subprocess.run(list(map(str, cmd)), cwd=root, env=env, timeout=seconds).returncode
+    except subprocess.TimeoutExpired: code = f'stopped after {seconds:.0f} s'
+    spent = f'{time.perf_counter()-t:.0f} s'
+    say(a.out, name, 'the whole part', spent if code == 0 else f'FAILED ({code}), {spent}')
+
+def archive(a, results):
+    "Everything that was found, in one file"
+    file = a.out/'gpu-results.tar.gz'
+    benchmarks = results.glob(f'benchmarks/*-{a.device}.json')
+    with tarfile.open(file, 'w:gz') as tar:
+        for p in (results/f'chapter-{a.device}', *benchmarks, results/'gpu.json'):
+            if p.exists(): tar.add(p, arcname=str(Path('results')/p.relative_to(results)))
+        tar.add(a.out/'rows.jsonl', arcname='rows.jsonl')
+    return file
+
+def report(a, results):
+    "Write the raw report, fill the README, print all lines once more"
+    rows = rows_of(a.out)
+    (results/'gpu.json').write_text(json.dumps(dict(rows=rows), indent=1), encoding='utf-8')
+    print('\n' + '\n'.join(f'{p:10} {w:52} {v}' for p,w,v in rows))
+    bad = [(p, w) for p,w,v in rows if str(v).startswith(('FAILED', 'WRONG'))]
+    print(f"\n{len(rows)} lines, {len(bad)} of them failures" + ''.join(f'\n  {p}: {w}' for p,w in bad))
+    print(f'\nall raw results: {archive(a, results)}')
+    if a.rehearse: return print('a rehearsal: nothing of it is a result')
+    print('unpack it in the root of the project; `python tools/fill_readme.py` fills the tables')
+
+def results_of(a): return a.out/'results' if a.rehearse else root/'results'
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data', help="Imagenette's folder")
+    p.add_argument('--out', type=Path)
+    p.add_argument('--parts', nargs='*', default=list(limits), choices=list(limits))
+    p.add_argument('--minutes', type=float, default=30.)
+    p.add_argument('--seeds', type=int, default=3)
+    p.add_argument('--device')
+    p.add_argument('--rehearse', action='store_true')
+    p.add_argument('--pretend', action='store_true')
+    p.add_argument('--part', choices=list(limits), help=argparse.SUPPRESS)
+    a = p.parse_args()
+    a.out = (a.out or root/'runs'/('gpu-rehearsal' if a.rehearse else 'gpu')).resolve()
+    if a.part: return child(a)
+    if lacking := [name for module,name in needed.items() if not there(module)]:
+        sys.exit(f"missing here: {', '.join(lacking)}. Install them, or put their wheels on PYTHONPATH")
+    a.device = a.device or ('cuda' if a.pretend or not a.rehearse else 'cpu')
+    if a.pretend and not a.rehearse: sys.exit('--pretend needs --rehearse: a pretended GPU has no figures')
+    parent(a)
+
+def parent(a):
+    "All parts in turn, as long as there is time"
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(search_path()), 'MPLBACKEND': 'agg'}
+    if not a.rehearse: _needs_gpu(env)
+    results = results_of(a)
+    for folder in (a.out, results/'benchmarks'): folder.mkdir(parents=True, exist_ok=True)
+    (a.out/'rows.jsonl').unlink(missing_ok=True)
+    for m in ('tabulate', 'tqdm'):
+        if not there(m): say(a.out, 'env', m, 'not installed: a stand-in of ours is used')
+    end = time.perf_counter() + 60*a.minutes
+    for name in a.parts:
+        left = end - time.perf_counter()
+        if left < 20: say(a.out, name, 'the whole part', 'left out: the time is up')
+        else: run_part(name, a, min(limits[name], left), env)
+    report(a, results)
+
+def _needs_gpu(env):
+    code = 'import torch, sys; sys.exit(not torch.cuda.is_available())'
+    if subprocess.run([sys.executable, '-c', code], env=env).returncode:
+        sys.exit('PyTorch finds no GPU here. `--rehearse` shows what would be done, tiny and on a CPU')
+
+def child(a):
+    "One part, in this process"
+    import gpu_parts
+    gpu_parts.run(a, lambda what, value: say(a.out, a.part, what, value), results_of(a))
+
+if __name__ == '__main__': main()

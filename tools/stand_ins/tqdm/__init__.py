@@ -1,0 +1,1 @@
+"Stands in for tqdm where it is not installed."
