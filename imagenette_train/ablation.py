@@ -14,6 +14,7 @@ from .messages import *
 from .files import *
 from .chance import *
 from .adam import *
+from .progress import *
 from .precision import *
 from .folders import *
 from .pictures import *
@@ -155,5 +156,5 @@ def ablation(data=None, # folder of pictures; None: found as `find_pictures` say
     table = ablation_report(same_settings(load_ablation(plan.out), 'trick'))
     write_whole(plan.out/'tables.md',
                 (f'{generated_note}\n\n' if plan.folder.generated else '') + table + '\n')
-    print(f'\n{table}\n\nRaw results are in {plan.out}')
+    print(f"\n{for_terminal(table, drop=['change'])}\n\nRaw results are in {plan.out}")
     return done
