@@ -121,7 +121,7 @@ def _figures(out, results):
 # %% ../nbs/05f_reproduce.ipynb #19dcb1c9
 def _sources(out, results):
     "What pictures are made of, as a short text: raw results, and the titles that they show"
-    return fingerprint([results, _found(out), {name: runs[name].title for name in _first_of_each(results)}])
+    return fingerprint([results, _found(out), {name: runs[name].title for name in _of_each(results)}])
 
 # %% ../nbs/05f_reproduce.ipynb #cef7de21
 def report(out): # folder with raw results
