@@ -71,7 +71,7 @@ def plot_runs(results, # results of several runs and seeds
     a.set(xlabel='training batches', ylabel='training loss (smoothed)')
     b.set(xlabel='epochs', ylabel='accuracy on the validation set')
     b.set_xticks([e['epoch']+1 for e in results[0]['epochs']])
-    a.legend()
+    a.legend(fontsize=8)
     fig.tight_layout()
     return fig
 
