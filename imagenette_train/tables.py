@@ -71,7 +71,7 @@ def plot_runs(results, # results of several runs and seeds
     a.set(xlabel='training batches', ylabel='training loss (smoothed)')
     b.set(xlabel='epochs', ylabel='accuracy on the validation set')
     b.set_xticks([e['epoch']+1 for e in results[0]['epochs']])
-    a.legend()
+    a.legend(fontsize=8)
     fig.tight_layout()
     return fig
 
@@ -121,7 +121,7 @@ def _figures(out, results):
 # %% ../nbs/05f_reproduce.ipynb #19dcb1c9
 def _sources(out, results):
     "What pictures are made of, as a short text: raw results, and the titles that they show"
-    return fingerprint([results, _found(out), {name: runs[name].title for name in _first_of_each(results)}])
+    return fingerprint([results, _found(out), {name: runs[name].title for name in _of_each(results)}])
 
 # %% ../nbs/05f_reproduce.ipynb #cef7de21
 def report(out): # folder with raw results
