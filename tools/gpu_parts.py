@@ -59,12 +59,15 @@ class Part:
 
 def env(p):
     p.attempt('nvidia-smi', nvidia_smi) if p.cuda else p.say('nvidia-smi', 'only on a GPU')
-    versions = torch.__version__, torch.version.cuda, torch.backends.cudnn.version()
-    p.say('torch, CUDA, cuDNN', ', '.join(map(str, versions)))
+    p.attempt('torch, CUDA, cuDNN', versions, p)
     p.attempt('copy on the device, GB/s read and written', copy_speed, p)
     for dtype in (torch.float16, torch.bfloat16):
         p.attempt(f'matrix product in {str(dtype)[6:]}, TFLOP/s', product_speed, p, dtype)
     p.attempt('one tiny launch from Python, µs', launch_cost, p)
+
+def versions(p):
+    cudnn = torch.backends.cudnn.version() if p.cuda else 'not asked'
+    return f'{torch.__version__}, {torch.version.cuda}, {cudnn}'
 
 def nvidia_smi():
     what = 'name,driver_version,clocks.sm,clocks.mem,power.limit,memory.total'
