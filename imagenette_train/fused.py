@@ -20,6 +20,7 @@ from .trace import _NotYet, _is_num
 # %% ../nbs/03b_fused.ipynb #d0a3ea9f
 _kernels = {}
 
+# %% ../nbs/03b_fused.ipynb #5b110004
 def _factors(factors, like):
     "The factors of a sweep as a tensor, exact enough for `like`; sent to its device without waiting for it"
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -34,7 +35,8 @@ class _Kernel:
         self.names = [n.name for n in graph.nodes if n.op == 'placeholder']
         self.n_factors, self.direct = n_factors, None
         sweep = type(fx.GraphModule({}, graph)).forward
-        self.checked = partial(torch.compile(sweep, dynamic=True, fullgraph=True, backend=self._compile), None)
+        self.checked = partial(torch.compile(sweep, dynamic=True, fullgraph=True,
+                                             backend=self._compile), None)
 
     def _compile(self, gm, inputs):
         "Inductor's work, and in which order it wants tensors and sizes"
@@ -45,7 +47,7 @@ class _Kernel:
         return made
 
     def _wanted(self, name, v):
-        "What Inductor wants in the place `name`: a size, or our tensor of some number; None if we cannot tell"
+        "What Inductor wants in the place `name`: a size, or one of our tensors; None if we cannot tell"
         if isinstance(v, torch.SymInt):
             size = int(v.node.hint)
             return ('size', size) if size in (_probe, self.n_factors) else None
@@ -102,12 +104,14 @@ def _flat(t):
     if reach != t.numel(): return None
     return t.detach().as_strided((t.numel(),), (1,))
 
+# %% ../nbs/03b_fused.ipynb #5b110001
 def _in_step(g, p):
     "Gradient `g` with the strides of `p`, where they differ only along axes of length 1"
     if g.stride() == p.stride() or g.layout is not torch.strided: return g
     same = all(a == b or n == 1 for a,b,n in zip(g.stride(), p.stride(), p.shape))
     return g.as_strided(p.shape, p.stride()) if same else g
 
+# %% ../nbs/03b_fused.ipynb #5b110002
 def _like(t, p):
     "`t` in the memory layout of `p`: itself, or a copy"
     return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
@@ -290,6 +294,7 @@ def _plan(self:FusedStep, ps, hyper):
 @patch
 def _sizes(self:FusedStep, device): return self.sizes.get(device.type, (2**20, 2**22))
 
+# %% ../nbs/03b_fused.ipynb #5b110003
 @patch
 def _sort(self:FusedStep, ps):
     "Large parameters, and lists of small ones"

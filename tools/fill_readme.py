@@ -28,8 +28,8 @@ def took(found):
     if not all('warm_up' in o for o in found): return ''
     secs = [sum(e['seconds'] for e in o['epochs']) for o in found]
     warm = max(o['warm_up'] for o in found)
-    return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a warm-up "
-            f"(at most {warm:.1f} s, not counted).")
+    return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a "
+            f"warm-up (at most {warm:.1f} s, not counted).")
 
 def steps(name):
     "Each variant's time over that of PyTorch's fastest, for three optimizers"
