@@ -93,6 +93,7 @@ def main():
     p.add_argument('--pretend', action='store_true')
     p.add_argument('--part', choices=list(limits), help=argparse.SUPPRESS)
     a = p.parse_args()
+    a.data = a.data and str(Path(a.data).expanduser().resolve())
     a.out = (a.out or root/'runs'/('gpu-rehearsal' if a.rehearse else 'gpu')).resolve()
     if a.part: return child(a)
     if lacking := [name for module,name in needed.items() if not there(module)]:
