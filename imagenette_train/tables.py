@@ -153,6 +153,8 @@ def _each_run(plan, fresh):
         res, kept = kept_or_made(path, run_settings(name, plan, seed), make, fresh)
         if kept: print(f"kept from {res['environment']['date']} ({path})\n{epoch_table(res)}")
         else: spent.append(res['seconds'])
+        if 'warm_up' in res:
+            print(f"{sum(e['seconds'] for e in res['epochs']):.2f} s, after a warm-up of {res['warm_up']:.2f} s")
         print()
         if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
         yield res
