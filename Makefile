@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style soak benchmarks gpu notebooks lab readme clean
+.PHONY: help env reproduce test style browser-test soak benchmarks gpu notebooks lab readme docs docs-test clean
 help:        ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 env: $(VENV)/.ready ## make the environment
 $(VENV)/.ready: settings.ini setup.py
@@ -21,6 +21,9 @@ test: env    ## run every notebook's tests; check that export and clean change n
 
 style: env   ## how long the course is, how large its cells are, and what both must keep
 	$(BIN)/python tools/style.py
+
+browser-test: env ## turn the knobs of the pictures that move in Chromium, on pages and in JupyterLab, and read the numbers
+	$(BIN)/python tools/browser_test.py --lab
 
 soak: env    ## kill, poison, question and confuse trainings for twenty minutes; results/soak.json
 	$(BIN)/python tools/soak.py $(ARGS)
@@ -42,5 +45,15 @@ lab: env     ## open JupyterLab on the notebooks
 readme: env  ## fill the README's tables from the raw results
 	$(BIN)/python tools/fill_readme.py
 
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks
+	$(BIN)/python tools/pages.py
+
+docs-test: docs ## click through the site in Chromium: pages, links, pictures, a phone's width, search
+	$(BIN)/python tools/test_site.py $(ARGS)
+
 clean:       ## remove the environment and local results
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build dist _docs _proc *.egg-info

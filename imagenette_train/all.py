@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from .messages import *
 from .files import *
+from .exercises import *
 from .chance import *
 from .hypers import *
 from .stored import *
@@ -28,6 +29,9 @@ from .recipes import *
 from .recent import *
 from .wrap import *
 from .toys import *
+from .moving import *
+from .races import *
+from .knobs import *
 from .batches import *
 from .events import *
 from .learner import *
@@ -38,12 +42,16 @@ from .saving import *
 from .progress import *
 from .schedule import *
 from .finder import *
+from .curves import *
 from .precision import *
 from .graphs import *
 from .folders import *
 from .augment import *
 from .pictures import *
 from .vision import *
+from .own import *
+from .after import *
+from .inside import *
 from .results import *
 from .tricks import *
 from .watch import *

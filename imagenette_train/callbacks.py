@@ -79,6 +79,7 @@ def all_batches(self:Learner):
     batches = drawn(self.dl, 'training' if self.training else 'validation')
     for self.iter,b in enumerate(batches, getattr(self.dl, 'start', 0)): self.one_batch(b)
 
+# %% ../nbs/04_callbacks.ipynb #d6a8d342
 @patch
 def _validation(self:Learner, dl=None):
     self.dl = self.dls.valid if dl is None else dl
@@ -96,6 +97,7 @@ def _epochs(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
         self._between('epoch', self._epoch, CancelEpochException)
 
+# %% ../nbs/04_callbacks.ipynb #124d2e59
 @patch
 def fit(self:Learner,
         n_epoch, # how many passes over the training set
@@ -168,7 +170,7 @@ class Recorder(Callback):
         learn = self.learn
         if learn.loss is None: return # cancelled before there was one
         if not learn.training: return self._valid.add(learn)
-        # a number would make us wait for a GPU
+        # on a GPU we do not wait for the number
         loss = learn.loss.item() if learn.loss.is_cpu else learn.loss.detach()
         learn.smooth_loss = smooth = self.smooth.add(loss)
         self.raw_losses.append(loss)
@@ -192,6 +194,7 @@ class Recorder(Callback):
 
     plot_loss, trial = plot_training, keep_sums
 
+# %% ../nbs/04_callbacks.ipynb #b8eb4155
 Learner.default_cbs = [TrainEvalCallback, Recorder]
 
 @patch(as_prop=True)
@@ -201,6 +204,7 @@ def recorder(self:Learner):
         if isinstance(cb, Recorder): return cb
     raise AttributeError("this Learner has no Recorder: it was removed")
 
+# %% ../nbs/04_callbacks.ipynb #1bb44c45
 @patch
 def validate(self:Learner,
              dl=None, # batches; None: the validation set
@@ -211,6 +215,8 @@ def validate(self:Learner,
         return self.recorder.figures()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
+#| code-fold: true
+#| code-summary: "Ours"
 class TerminateOnNaNCallback(Callback):
     "Ends training when the loss is NaN or infinite, before it is differentiated and before it is recorded"
     run_before = Recorder
@@ -219,6 +225,8 @@ class TerminateOnNaNCallback(Callback):
         if self.loss is not None and not torch.isfinite(self.loss): raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60
+#| code-fold: true
+#| code-summary: "Ours"
 class ModelResetter(Callback):
     "Calls the model's `reset` before each epoch's training and before its validation"
     def begin_train(self):    self.model.reset()

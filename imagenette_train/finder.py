@@ -24,6 +24,7 @@ class LRFinder(ParamScheduler):
     run_before = ()
     def __init__(self, start_lr=1e-7, end_lr=10, num_it=100, stop_div=True): # as in `lr_find`
         self.num_it, self.stop_div, self.sched = num_it, stop_div, SchedExp(start_lr, end_lr)
+        self.bar_says = 'lr_find', num_it
         super().__init__({})
     def begin_fit(self): self.lr_losses, self.found, self.best = [], [], float('inf')
     def begin_batch(self): self.opt.set_hyper('lr', self.sched(self.train_iter/max(1, self.num_it-1)))
@@ -135,7 +136,8 @@ def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
         i = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
         ax.plot(lr, losses[i], 'o', label=f'{name} = {lr:.2e}')
     if suggestion: ax.legend()
-    first, low = losses[0], min(losses)
     # where it falls, not where it has exploded
-    if first > low: ax.set_ylim(low - 0.2*(first-low), first + (first-low))
+    low = min(losses)
+    high = max(losses[:losses.index(low)+1])
+    if high > low: ax.set_ylim(low - 0.2*(high-low), high + 0.5*(high-low))
     return ax

@@ -21,6 +21,7 @@ from .adam import *
 from .recipes import *
 from .recent import *
 from .batches import *
+from .progress import *
 from .callbacks import *
 from .schedule import *
 from .precision import *
@@ -237,7 +238,7 @@ def record(data=None, # folder of pictures; None: found as `find_pictures` says
     res = [rs.train(chosen, seed) for seed in rs.seeds]
     table = record_table(load_results(rs.out, variants, 'variant'))
     write_whole(rs.out/'tables.md', table + '\n')
-    print(f'\n{table}\n\nRaw results are in {rs.out}')
+    print(f'\n{for_terminal(table)}\n\nRaw results are in {rs.out}')
     return res
 
 # %% ../nbs/05c_record.ipynb #d1523da1
@@ -254,7 +255,7 @@ def record_search(data=None, # folder of pictures; None: found as `find_pictures
     res = [rs.train(name, seed) for seed in rs.seeds for name in rs.recipes]
     table = search_table(load_results(rs.out, variants, 'variant'))
     write_whole(rs.out/'tables.md', table + '\n')
-    print(f'\n{table}\n\nRaw results are in {rs.out}')
+    print(f'\n{for_terminal(table)}\n\nRaw results are in {rs.out}')
     return res
 
 # %% ../nbs/05c_record.ipynb #f38a3f2c
@@ -281,7 +282,7 @@ def search_table(results): # raw results of `record_search`
 
 # %% ../nbs/05c_record.ipynb #38e5d060
 def record_table(results): # raw results of `record`
-    "Accuracy after each epoch, in per cent, over the seeds, and the leaderboard's best beside it"
+    "Accuracy in per cent after one epoch, two and so on, over the seeds; the leaderboard's best"
     rows = []
     for name in dict.fromkeys(o['settings']['variant'] for o in results):
         mine = [o for o in results if o['settings']['variant'] == name]
@@ -289,7 +290,7 @@ def record_table(results): # raw results of `record`
         n_epoch = mine[0]['settings']['race']['n_epoch']
         best = leaderboard.get((mine[0]['settings']['race']['size'], n_epoch), '')
         rows.append([variants[name][0], len(mine), *(mean_spread(a, 2) for a in accs), best])
-    return markdown(rows, ['recipe', 'seeds', *(f'epoch {i+1}' for i in range(n_epoch)), 'leaderboard'])
+    return markdown(rows, ['recipe', 'seeds', *(plural(i+1, 'epoch') for i in range(n_epoch)), 'leaderboard'])
 
 # best accuracy in % by pixels and epochs, as github.com/fastai/imagenette showed it in November 2026
 leaderboard = {(128, 5): 87.43, (128, 20): 91.57}

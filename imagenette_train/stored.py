@@ -6,16 +6,18 @@
 __all__ = ['results_folder', 'stored', 'stored_accuracy', 'mean_accuracy', 'plot_stored']
 
 # %% ../nbs/00f_stored.ipynb #29970bbc
-import json
+import json, math
 from pathlib import Path
+import imagenette_train
 
 # %% ../nbs/00f_stored.ipynb #4462b7f4
-def results_folder(folder=None): # None: `results` here, or in the folder above
+def results_folder(folder=None): # None: `results` here or in the folder above, else what the package has
     "The folder with the raw results that belong to the notebooks"
-    tried = [Path(folder)] if folder is not None else [Path('results'), Path('../results')]
+    shipped = Path(imagenette_train.__file__).parent/'_results'
+    tried = [Path(folder)] if folder is not None else [Path('results'), Path('../results'), shipped]
     for p in tried:
         if p.is_dir(): return p
-    places = ' or '.join(map(str, tried))
+    places = ' or '.join(map(str, tried[:2]))
     raise FileNotFoundError(f"there is no folder of results at {places}: work in a clone of the repository, "
                             "or make them with `imagenette-train reproduce`")
 
@@ -43,21 +45,32 @@ def mean_accuracy(run, profile='quick-cpu'): # as `stored`
     accs = stored_accuracy(run, profile)
     return sum(accs)/len(accs)
 
+# %% ../nbs/00f_stored.ipynb #299d93a2
+_colours = dict(sgd='0.35', momentum='tab:blue', momentum_damped='tab:cyan', rmsprop='tab:green',
+                rmsprop_damped='tab:orange', adam='tab:red')
+
+def _seeds(runs, profile):
+    "The number of seeds that is stored for `runs`, as a text"
+    ns = sorted({len(stored_accuracy(run, profile)) for run in runs})
+    return 'one seed' if ns == [1] else f"mean of {' or '.join(map(str, ns))} seeds"
+
 # %% ../nbs/00f_stored.ipynb #6dc738d7
-def plot_stored(runs, # dict: name of a run -> its label, in the order of the story; the last is drawn in red
+def plot_stored(runs, # dict: name of a run -> its label, in the order of the story; the last is drawn thick
                 profile='quick-cpu', # folder in `results`
                 skip=20, # training batches to leave out at the beginning
+                guess=math.log(10), # loss of guessing, a dotted line; None: no line
                 ax=None): # matplotlib axes; new if None
     "Draw the training losses of stored runs, of the first seed; labels say the mean accuracy of all seeds"
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6.5, 3.6))[1]
-    n = len(runs)
-    for i,name in enumerate(runs):
-        losses, acc = stored(name, profile)['losses'], mean_accuracy(name, profile)
-        # greys for the story so far, red for the newest
-        style = dict(color='0.4', lw=1.2, ls=('-', '--', '-.', ':')[i%4])
-        if i == n-1: style = dict(color='tab:red', lw=2)
-        ax.plot(range(skip, len(losses)), losses[skip:], label=f'{runs[name]}: {acc:.1%}', **style)
+    ax = ax or plt.subplots(figsize=(7.5, 3.6))[1]
+    losses = {run: stored(run, profile)['losses'] for run in runs}
+    for run in sorted(runs, key=lambda run: -losses[run][-1]): # as they end, from top to bottom
+        style = dict(color=_colours.get(run), lw=2.4 if run == list(runs)[-1] else 1.3)
+        label = f'{runs[run]}: {mean_accuracy(run, profile):.1%}'
+        ax.plot(range(skip, len(losses[run])), losses[run][skip:], label=label, **style)
+    if guess is not None: ax.axhline(guess, color='0.6', ls=':', label='guessing')
     ax.set(xlabel='training batches', ylabel='training loss (smoothed)')
-    ax.legend(title='accuracy at the end', fontsize=9)
+    title = f'accuracy at the end,\n{_seeds(runs, profile)}'
+    ax.legend(title=title, fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5))
+    ax.figure.tight_layout()
     return ax

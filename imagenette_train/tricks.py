@@ -189,13 +189,16 @@ class CutMix(_Mix):
 
 # %% ../nbs/04g_tricks.ipynb #1e23edfe
 class ChannelsLast(Callback):
-    "Weights and pictures with the channels of a pixel side by side in memory"
-    def begin_fit(self): self.model.to(memory_format=torch.channels_last)
+    "Weights and pictures with the channels of a pixel side by side in memory; off: one after the other"
+    def __init__(self, on=True): # False: PyTorch's default layout, if model or pictures come in the other
+        self.on = on
+        self._format = torch.channels_last if on else torch.contiguous_format
+    def begin_fit(self): self.model.to(memory_format=self._format)
     def begin_batch(self):
-        self.learn.xb = tuple(map(self._last, self.xb))
-    def _last(self, x):
+        self.learn.xb = tuple(map(self._laid_out, self.xb))
+    def _laid_out(self, x):
         pictures = isinstance(x, torch.Tensor) and x.ndim == 4
-        return x.contiguous(memory_format=torch.channels_last) if pictures else x
+        return x.contiguous(memory_format=self._format) if pictures else x
 
 # %% ../nbs/04g_tricks.ipynb #ffed996d
 class CompileModel(Callback):

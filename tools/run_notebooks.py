@@ -6,6 +6,7 @@ from nbclient import NotebookClient
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
+kept_metadata = ('tags', 'jupyter', 'cellView') # exercises are tagged, their solutions folded
 
 def without_paths(text): return text.replace(str(root), '.').replace(str(Path.home()), '~')
 
@@ -29,7 +30,7 @@ def clean_output(o):
 def clean(nb):
     "Keep tables, figures and printed lines; drop what changes from run to run"
     for cell in nb.cells:
-        cell.metadata = {k: v for k,v in cell.metadata.items() if k in ('tags', 'jupyter')}
+        cell.metadata = {k: v for k,v in cell.metadata.items() if k in kept_metadata}
         if cell.cell_type != 'code': continue
         cell.execution_count = None
         cell.outputs = [clean_output(o) for o in cell.outputs if not is_noise(o)]

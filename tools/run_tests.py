@@ -2,7 +2,7 @@
 import builtins, dis, importlib, json, os, re, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import style
+import browser_test, style
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
@@ -50,8 +50,20 @@ def exported():
     return unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')
 
 def readme_filled():
-    "The tables of the README are those of results/"
-    return unchanged([['python', 'tools/fill_readme.py']], 'README.md')
+    "The figures of README and BENCHMARKS are those of results/"
+    return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
+
+def results_drawn():
+    "Tables and pictures in results/ are those of the raw files beside them"
+    from imagenette_train.tables import stale
+    folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
+    return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
+            for f in folders for name in stale(f)]
+
+def packed():
+    "Wheel and sdist install in an empty folder, and a notebook runs there"
+    p = subprocess.run([bin/'python', 'tools/check_package.py'], cwd=root, capture_output=True, text=True)
+    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
 
 def globals_of(code):
     "The names that compiled `code`, and the code inside it, looks up globally"
@@ -81,16 +93,26 @@ def pictures_there():
                 wrong.append(f"{p.stem}: {c['source'][0].strip()[:60]}")
     return wrong
 
+def told_by(tool, *args):
+    "What a tool of ours says when it fails"
+    p = subprocess.run([bin/'python', f'tools/{tool}.py', *args], cwd=root, capture_output=True, text=True)
+    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+
+def documented():
+    "nbdev makes a page of every notebook"
+    return told_by('pages', '--check')
+
 def soaked():
     "Three kills, three poisoned losses, two threads, random calls: nothing is lost"
-    cmd = [bin/'python', 'tools/soak.py', '--quick', '--kills', '3']
-    p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
-    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+    return told_by('soak', '--quick', '--kills', '3')
 
 def pretended():
     "On a pretended GPU nothing mixes devices or waits, and launches are few"
-    p = subprocess.run([bin/'python', 'tools/check_cuda.py'], cwd=root, capture_output=True, text=True)
-    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+    return told_by('check_cuda')
+
+def browsed():
+    "In a browser, keys and sliders move the pictures that move, and their numbers are the library's"
+    return told_by('browser_test')
 
 def main():
     names = sys.argv[1:]
@@ -109,7 +131,14 @@ def main():
             print(f"{path.stem:>18}  {said}", flush=True)
     if not names:
         style.table()
-        for check in (pictures_there, names_known, *style.checks, soaked, pretended, exported, readme_filled):
+        why_not = browser_test.why_not()
+        checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
+                  readme_filled, results_drawn, packed]
+        if why_not:
+            print(f'skipped  {browsed.__doc__}: {why_not}')
+            skipped += 1
+        else: checks.append(browsed)
+        for check in checks:
             failed_now = style.report(check)
             passed, failed = passed + (not failed_now), failed + failed_now
     print(f'{passed} passed, {failed} failed, {skipped} skipped')

@@ -6,6 +6,7 @@ blank nor a directive (`#| ...`). Exercises, with their checks and solutions, ar
 are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
 import ast, importlib, json, re, statistics, subprocess, sys
+from collections import Counter
 from pathlib import Path
 import opening
 from radon.complexity import cc_visit
@@ -130,6 +131,51 @@ def disagree():
     starred = imports(modules()['all'])
     return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
 
+def exercise_cells(path):
+    "The exercises of a notebook: name, grade, and their cells after the question"
+    found = []
+    for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
+        if 'exercise' not in c['metadata'].get('tags', ()): continue
+        source = ''.join(c['source'])
+        question = re.match(r'<a id="exercise-([\w-]+)"></a>\n\n### Exercise \((\w+)\): ', source)
+        if question: found.append((question[1], question[2], []))
+        elif found: found[-1][2].append((source, c['metadata']))
+        else: found.append(('without a question', '', []))
+    return found
+
+def bound(source):
+    "Names that the code binds at its top level"
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.add(node.name)
+        targets = getattr(node, 'targets', None) or [getattr(node, 'target', None)]
+        names |= {n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)}
+    return names
+
+def exercise_faults(name, grade, cells):
+    "What an exercise lacks"
+    from imagenette_train.exercises import grades
+    if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
+    (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
+    folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]
+    rules = {f"its grade is one of {', '.join(grades)}": grade in grades,
+             "its key calls exercise(NAME, ...)": f"exercise('{name}'" in key,
+             "its check is one line": re.fullmatch(rf"check\('{name}', .+\)", check.strip()) is not None,
+             "its solution ends with solution(NAME, ...)": f"solution('{name}'" in solution,
+             "its key and its solution are folded": all(folded),
+             "its key is hidden on the site": key.startswith('#| hide'),
+             "its solution is folded on the site": solution.startswith('#| code-fold: true'),
+             "its solution has the tag": 'solution' in solution_meta['tags'],
+             "its key binds names with _ only": all(n.startswith('_') for n in bound(key)),
+             "its solution leaves the names of the stub alone": not bound(solution) & bound(stub)}
+    return [f'not so: {rule}' for rule,kept in rules.items() if not kept]
+
+def exercises_whole():
+    "Each exercise has a question with a grade, a stub, a key, a check and a folded solution"
+    found = [(p, *e) for p in notebooks() for e in exercise_cells(p)]
+    wrong = [f'{p.stem}: {name}: {w}' for p,name,*rest in found for w in exercise_faults(name, *rest)]
+    return wrong + [f'{n}: in two places' for n,k in Counter(e[1] for e in found).items() if k > 1]
+
 def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"
     return [w for p in notebooks() for w in opening.wrong(p)]
@@ -140,7 +186,8 @@ def ruff():
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened, ruff]
+checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened,
+          exercises_whole, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"

@@ -1,0 +1,208 @@
+"""The site, made from the notebooks: nbdev processes them, Sphinx lays them out.
+
+    python tools/pages.py           # the site in _docs/
+    python tools/pages.py --check   # nbdev's part alone: does each notebook still pass it?
+
+Needs the requirements `docs` of settings.ini (`make docs` installs them). Notebook 00_optimizer becomes
+optimizer.html, the name by which nbdev links to it. What nbdev has executed for a page is documentation, not
+training: imports, exported cells, and `show_doc` for each public name."""
+import contextlib, html, importlib, io, json, multiprocessing, os, re, shutil, subprocess, sys, traceback
+import opening
+from opening import cfg, root, source, tags
+
+out, pages = root/cfg['doc_path'], root/'_proc'/'site'
+blob = f"{cfg['git_url']}/blob/{cfg['branch']}"
+host = re.escape(f"https://{cfg['user']}.github.io/{cfg['repo']}/")
+texts = dict(benchmarks='BENCHMARKS.md', contributing='CONTRIBUTING.md', changes='CHANGELOG.md')
+
+# --- nbdev's part
+
+def warm_up():
+    "Import once what nearly every notebook imports, before processes are forked"
+    os.environ.update(MPLBACKEND='agg', IN_TEST='1', TQDM_DISABLE='1')
+    import torch, torchvision, matplotlib.pyplot, nbdev.showdoc # noqa: F401
+    torch.set_num_threads(1)
+    importlib.import_module('imagenette_train.all')
+
+def process(path):
+    "The notebook as nbdev hands it to a documentation tool, or why it could not: `(path, notebook, error)`"
+    from execnb.nbio import nb2dict, read_nb
+    from nbdev.processors import FilterDefaults
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            nb = read_nb(path)
+            FilterDefaults()(nb)
+        return path, nb2dict(nb), ''
+    except BaseException as e:
+        why = ''.join(traceback.format_exception_only(e.__cause__ or e)).strip()
+        return path, None, f'{path.stem}: {e}\n{why}'
+
+def process_all():
+    "Every notebook processed, in processes of their own"
+    warm_up()
+    os.chdir(root)
+    paths = sorted((root/'nbs').glob('*.ipynb'))
+    kind = 'spawn' if sys.platform == 'darwin' else 'fork'
+    with multiprocessing.get_context(kind).Pool(min(2, os.cpu_count()), maxtasksperchild=1) as pool:
+        return pool.map(process, paths, chunksize=1)
+
+# --- from nbdev's cells to Sphinx's
+
+def page_names():
+    "Notebook -> name of its page: as nbdev has it, without the number"
+    return {p.stem: re.sub(r'^\d+[a-z]*_', '', p.stem) for p in (root/'nbs').glob('*.ipynb')}
+
+def with_links(text, names):
+    "Markdown whose links lead to pages of the site, or to the repository"
+    def page(m): return f"]({names[m[1]]}.html{(m[2] or '').lower()})"
+    # private names have no anchor
+    text = re.sub(rf']\({host}(\w+\.html)(#[^_)][^)]*)?(#_[^)]*)?\)', r'](\1\2)', text)
+    known = '|'.join(sorted(names, key=len, reverse=True))
+    text = re.sub(rf']\((?:nbs/)?({known})\.ipynb(#[^)]*)?\)', page, text)
+    return re.sub(r']\((?:\.\./)?((?:results|benchmarks|tools|nbs)\b[^)]*|LICENSE|README\.md)\)',
+                  rf']({blob}/\1)', text)
+
+def markdown(text): return dict(cell_type='markdown', metadata={}, source=text)
+
+def front(cell, path):
+    "Title, sentence, and where else the page can be opened"
+    import yaml
+    head = yaml.safe_load(source(cell).strip().strip('-'))
+    notebook = f'{blob}/nbs/{path.name}'
+    links = [f'[Open in Colab]({re.search(r"[(](https://colab[^)]*ipynb)", opening.badge(path.stem))[1]})',
+             f'[Notebook on GitHub]({notebook})']
+    return markdown(f"# {head['title']}\n\n{{.lead}}\n{head.get('description', '')}\n\n"
+                    f"{{.elsewhere}}\n{' · '.join(links)}")
+
+def is_show_doc(cell): return cell['cell_type'] == 'code' and 'show_doc(' in source(cell)
+
+def label(cell):
+    "What marks a definition: its name, to which others link, and where its source is"
+    text = ''.join(cell['outputs'][0]['data']['text/markdown'])
+    name = re.search(r'^###+ (.*)$', text, re.M)[1].strip()
+    link = re.search(r'\[source\]\(([^)]*)\)', text)
+    shown = html.escape(name)
+    if link: shown = f'<a href="{link[1]}" title="source">{shown}</a>'
+    return f'<span id="{html.escape(name.lower())}">{shown}</span>'
+
+def directives(text):
+    "The leading `#| key: value` lines of a code cell, and the rest"
+    found, lines = {}, text.splitlines(True)
+    while lines and (m := re.match(r'#\s*\|\s*([\w-]+):?\s*(.*)$', lines[0])):
+        found[m[1]] = m[2].strip()
+        lines.pop(0)
+    return found, ''.join(lines)
+
+def code(cell):
+    "A code cell as MyST-NB wants it; None if nothing of it is shown"
+    said, text = directives(source(cell))
+    if said.get('include') == 'false' or not text.strip(): return None
+    hidden = 'remove-input' if said.get('echo') == 'false' else 'hide-input'
+    folded = cell['metadata'].get('jupyter', {}).get('source_hidden')
+    marks = [hidden] if folded or hidden == 'remove-input' else []
+    metadata = dict(tags=[*tags(cell), *marks])
+    if 'fig-alt' in said: metadata['mystnb'] = dict(image=dict(alt=said['fig-alt']))
+    outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
+    return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
+
+def linked_outputs(cell, names):
+    "The tables that a cell prints link to pages, too"
+    for o in cell['outputs']:
+        data = o.get('data', {})
+        if 'text/markdown' not in data: continue
+        text = ''.join(data['text/markdown']).replace(' ± ', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}')
+        data['text/markdown'] = with_links(text, names)
+    return cell
+
+def page(path, nb, names):
+    "A processed notebook as a page"
+    cells, labels = [], []
+    for c in reversed(nb['cells']): # a definition's labels stand behind it
+        if 'setup' in tags(c) or 'WARNING: THIS FILE' in source(c): continue
+        if c['cell_type'] == 'raw': cells.append(front(c, path))
+        elif c['cell_type'] == 'markdown': cells.append(markdown(with_links(source(c), names)))
+        elif is_show_doc(c): labels.append(label(c))
+        elif shown := code(c):
+            cells.append(linked_outputs(shown, names))
+            if labels: cells.append(markdown(f"<div class=\"defines\">{' '.join(reversed(labels))}</div>"))
+            labels = []
+    return cells[::-1]
+
+# --- pages that are no notebook
+
+def toctrees(names):
+    "The order of the pages, from the sidebar that nbdev uses"
+    import yaml
+    contents = yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))
+    sections = [s for s in contents['website']['sidebar']['contents'] if isinstance(s, dict)]
+    trees = [(s['section'], [names[n.removesuffix('.ipynb')] for n in s['contents']]) for s in sections]
+    trees.append(('Reference', ['names', *(t for t,f in texts.items() if (root/f).exists())]))
+    form = '```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```'
+    return markdown('\n\n'.join(form.format(title, '\n'.join(docs)) for title,docs in trees))
+
+def names_page():
+    "Every public name in one table, with its line of documentation"
+    from imagenette_train._modidx import d
+    rows = []
+    for module in sorted(d['syms']):
+        for name in getattr(importlib.import_module(module), '__all__', []):
+            where = d['syms'][module].get(f'{module}.{name}')
+            if not where: continue
+            says = getattr(getattr(sys.modules[module], name), '__doc__', None) or ''
+            says = says.split('\n')[0].replace('|', r'\|').replace('<', '&lt;')
+            rows.append(f"| [`{name}`]({where[0]}) | {says} | {module.split('.')[-1]} |")
+    rows.sort(key=str.lower)
+    return '\n'.join(['# Names\n', '{.lead}', 'Every public name, and where it is explained.\n',
+                      '| name | what it is | module |', '| --- | --- | --- |', *rows])
+
+# --- all of it
+
+def mathjax():
+    "Formulas without a third party: MathJax from npm into the site, if npm is here"
+    to = root/'_proc'/'mathjax'
+    if (to/'mathjax.js').exists() or not shutil.which('npm'): return
+    to.mkdir(parents=True, exist_ok=True)
+    got = subprocess.run(['npm', 'pack', '--silent', 'mathjax@3.2.2'], cwd=to, capture_output=True, text=True)
+    if got.returncode: return print('no MathJax from npm; the site will fetch it from its network')
+    shutil.unpack_archive(to/got.stdout.strip(), to)
+    shutil.copytree(to/'package/es5/output/chtml', to/'output/chtml', dirs_exist_ok=True)
+    shutil.copy(to/'package/es5/tex-mml-chtml.js', to/'mathjax.js')
+    shutil.rmtree(to/'package')
+    (to/got.stdout.strip()).unlink()
+
+def write_pages(processed):
+    "What Sphinx reads"
+    names = page_names()
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir(parents=True)
+    language = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+    for path,nb,_ in processed:
+        cells = page(path, nb, names)
+        if path.stem == 'index': cells.append(toctrees(names))
+        whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
+        (pages/f'{names[path.stem]}.ipynb').write_text(json.dumps(whole), encoding='utf-8')
+    (pages/'names.md').write_text(names_page(), encoding='utf-8')
+    for name,file in texts.items():
+        if not (root/file).exists(): continue
+        text = with_links((root/file).read_text(encoding='utf-8'), names)
+        (pages/f'{name}.md').write_text(text, encoding='utf-8')
+
+def main():
+    processed = process_all()
+    errors = [e for _,_,e in processed if e]
+    print(*errors, f'{len(processed)-len(errors)} notebooks processed', sep='\n')
+    if errors or '--check' in sys.argv: sys.exit(bool(errors))
+    write_pages(processed)
+    mathjax()
+    made = root/'_proc'/'html' # MyST-NB puts notebooks of its own beside it
+    for old in (made, out): shutil.rmtree(old, ignore_errors=True)
+    build = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', root/'tools/site',
+             '-d', root/'_proc/doctrees', pages, made]
+    done = subprocess.run(build, cwd=root)
+    (made/'.nojekyll').touch()
+    made.rename(out)
+    print(f'{out.relative_to(root)}/index.html')
+    sys.exit(done.returncode)
+
+if __name__ == '__main__': main()

@@ -1,0 +1,36 @@
+"How Sphinx lays out the site; tools/pages.py calls it."
+import sys
+from pathlib import Path
+
+here = Path(__file__).parent
+sys.path.insert(0, str(here.parent))
+from opening import cfg # noqa: E402
+
+project, author, copyright = cfg['title'], cfg['author'], cfg['copyright']
+html_title = cfg['title']
+extensions = ['myst_nb', 'sphinx_copybutton']
+nb_execution_mode = 'off'
+nb_render_markdown_format = 'gfm'
+myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_inline', 'attrs_block']
+myst_heading_anchors = 3
+myst_all_links_external = True # tools/pages.py has made them; `make docs-test` follows each
+suppress_warnings = ['myst.header'] # a notebook may go from its title to a third level
+
+pygments_style, pygments_dark_style = 'default', 'github-dark'
+html_theme = 'furo'
+html_static_path = ['static']
+html_favicon = 'static/favicon.svg'
+html_css_files = ['site.css']
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = dict(
+    light_css_variables={'color-brand-primary': '#7a2f3d', 'color-brand-content': '#7a2f3d'},
+    dark_css_variables={'color-brand-primary': '#f0a3b1', 'color-brand-content': '#f0a3b1'},
+    footer_icons=[dict(name='GitHub', url=cfg['git_url'], html='GitHub', **{'class': ''})])
+
+mathjax3_config = {'startup': {'typeset': True}}
+mathjax = here.parent.parent/'_proc'/'mathjax'
+if (mathjax/'mathjax.js').exists():
+    html_static_path.append(str(mathjax))
+    mathjax_path = 'mathjax.js'
+else: mathjax_path = 'https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js'
