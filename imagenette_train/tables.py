@@ -214,7 +214,8 @@ def _each_run(plan, fresh):
         if kept: _say_kept(res)
         else: spent.append(res['seconds'])
         if 'warm_up' in res:
-            print(f"{sum(o['seconds'] for o in res['epochs']):.2f} s, warmed up for {res['warm_up']:.2f} s before")
+            secs = sum(o['seconds'] for o in res['epochs'])
+            print(f"{secs:.2f} s, warmed up for {res['warm_up']:.2f} s before")
         print()
         if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
         yield res

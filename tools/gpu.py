@@ -81,7 +81,8 @@ def report(a, results):
 
 def results_of(a): return a.out/'results' if a.rehearse else root/'results'
 
-def main():
+def asked():
+    "What the command line asks for"
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', help="Imagenette's folder")
     p.add_argument('--out', type=Path)
@@ -92,7 +93,10 @@ def main():
     p.add_argument('--rehearse', action='store_true')
     p.add_argument('--pretend', action='store_true')
     p.add_argument('--part', choices=list(limits), help=argparse.SUPPRESS)
-    a = p.parse_args()
+    return p.parse_args()
+
+def main():
+    a = asked()
     a.data = a.data and str(Path(a.data).expanduser().resolve())
     a.out = (a.out or root/'runs'/('gpu-rehearsal' if a.rehearse else 'gpu')).resolve()
     if a.part: return child(a)
