@@ -100,11 +100,15 @@ def main():
     a.data = a.data and str(Path(a.data).expanduser().resolve())
     a.out = (a.out or root/'runs'/('gpu-rehearsal' if a.rehearse else 'gpu')).resolve()
     if a.part: return child(a)
+    possible(a)
+    a.device = a.device or ('cuda' if a.pretend or not a.rehearse else 'cpu')
+    parent(a)
+
+def possible(a):
+    "End with a word of why, if what was asked for cannot be done here"
     if lacking := [name for module,name in needed.items() if not there(module)]:
         sys.exit(f"missing here: {', '.join(lacking)}. Install them, or put their wheels on PYTHONPATH")
-    a.device = a.device or ('cuda' if a.pretend or not a.rehearse else 'cpu')
     if a.pretend and not a.rehearse: sys.exit('--pretend needs --rehearse: a pretended GPU has no figures')
-    parent(a)
 
 def parent(a):
     "All parts in turn, as long as there is time"
