@@ -54,7 +54,7 @@ def steps(name):
             best, found = compared(result, optim, model)
             cell = lambda v: found[v][0] if v in found else ''
             rows.append([f'{title}, {what}', best, *map(cell, ('fused', 'ours', 'fastai', 'floor')),
-                         f"{found['fused'][1]:.1f}"])
+                         f"{found['fused'][1]:.1f}" if 'fused' in found else ''])
     e, n = result['environment'], result['settings']['rounds']
     where = f"{e['device_name']}, torch {e['torch']}, {e['date'][:10]}, {n} rounds"
     heads = ['', "PyTorch's fastest is", *(VARIANTS[v] for v in ('fused', 'ours', 'fastai', 'floor')),
