@@ -237,7 +237,7 @@ def _free_place(folder):
     if not ours:
         raise FileExistsError(f"{folder} exists and holds no exported model: give another folder")
 
-# %% ../nbs/04x_after.ipynb #d9439b1f
+# %% ../nbs/04x_after.ipynb #a10f759a
 @patch
 def export(self:Learner, folder): # a new one, or that of an older export
     "Write weights, classes and preparation to `folder`, and a script that predicts with them without us"
@@ -249,6 +249,7 @@ def export(self:Learner, folder): # a new one, or that of an older export
     part = part_folder(folder)
     try:
         with self.scored(): save_file(_weights(_core(self.model)), part/'model.safetensors')
+        as_new_file(part/'model.safetensors') # else for its owner alone
         write_whole(part/'model.json', json.dumps(info, indent=1))
         if info['network']['library']: write_whole(part/'predict.py', predict_script(info['network']))
         shutil.rmtree(folder, ignore_errors=True)
