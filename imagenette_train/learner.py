@@ -375,10 +375,12 @@ def _clean_up(self:LearnerBase):
 # %% ../nbs/04m_learner.ipynb #4b6ef240
 def note_memory(learn, e): # a Learner in a fit, and what went wrong in it
     "Add to an error about memory how large the batch was, and what to do"
-    if not isinstance(e, RuntimeError) or not any(o in str(e) for o in ('out of memory', "can't allocate")): return
+    said = str(e) if isinstance(e, RuntimeError) else ''
+    if 'out of memory' not in said and "can't allocate" not in said: return
     n = count_items(learn.xb, learn.xkw, learn.yb)
     add_note(e, f"(the batch had {plural(n, 'item')}. Try bs={max(1, n//2)} with the callback "
-                f"GradientAccumulation({n}), which steps as often as before; or to_fp16(), or smaller pictures)")
+                f"GradientAccumulation({n}), which steps as often as before; or to_fp16(), or smaller "
+                "pictures)")
 
 # %% ../nbs/04m_learner.ipynb #b728b3fa
 @patch
