@@ -155,7 +155,7 @@ def plot_per_class(self:Interpretation, ax=None): # matplotlib axes; new if None
         ax.plot([low, high], [i, i], color='tab:blue', alpha=0.5, lw=3)
         ax.plot(acc, i, 'o', color='tab:blue')
     ax.set(yticks=range(len(rows)), yticklabels=[f'{name} ({n})' for name,n,*_ in rows], xlim=(0, 1),
-           xlabel='accuracy')
+           ylim=(-0.6, len(rows)-0.4), xlabel='accuracy')
     return ax
 
 # %% ../nbs/04x_after.ipynb #ac79b4b6
