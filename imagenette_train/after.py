@@ -6,15 +6,13 @@
 __all__ = ['Prediction', 'named', 'is_one', 'Interpretation', 'library', 'wilson', 'predict_script', 'Predictor',
            'load_predictor', 'TrainMetrics', 'LogTo']
 
-# %% ../nbs/04x_after.ipynb #4a9d5a5d
+# %% ../nbs/04x_after.ipynb #1a0bd0d6
 import json, math, os, platform, shutil
 from collections import namedtuple
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 import torch
-from torch import nn
-import torch.nn.functional as F
 from fastcore.basics import patch
 from .messages import *
 from .files import *
@@ -74,24 +72,25 @@ class Interpretation:
         self.preds = probs.argmax(1)
     def __len__(self): return len(self.targets)
 
-# %% ../nbs/04x_after.ipynb #e4ea110a
+# %% ../nbs/04x_after.ipynb #c2f4f9c6
 def _each_loss(learn, preds, targets):
     "The loss of each item by itself"
     device = learn.device
     one = lambda p,t: learn.loss_func(p[None].to(device), t[None].to(device))
     with torch.no_grad(): return torch.stack([one(p, t) for p,t in zip(preds, targets)]).cpu()
 
-# %% ../nbs/04x_after.ipynb #beb47271
+# %% ../nbs/04x_after.ipynb #c5f7f846
 @patch
 def interpret(self:Learner,
               dl=None, # batches in a fixed order; None: the validation set
               act=_softmax): # makes probabilities of what the model puts out
     "Predictions, losses and files of a validation set, from one pass over it"
     dl = self.dls.valid if dl is None else dl
-    if getattr(dl, 'train', False): raise ValueError("interpret needs a loader that does not shuffle or augment")
+    if getattr(dl, 'train', False):
+        raise ValueError("interpret needs a loader that does not shuffle or augment")
     preds, targets = self.get_preds(dl)
     if not isinstance(targets, torch.Tensor) or targets.ndim != 1:
-        raise ValueError("interpret is for classification: each item must have one class number as its target")
+        raise ValueError("interpret is for classification: the target of an item must be one class number")
     return Interpretation(act(preds), targets, _each_loss(self, preds, targets), _names(self.dls),
                           getattr(dl, 'pics', None))
 
@@ -146,7 +145,7 @@ def per_class(self:Interpretation):
         rows.append((name, n, k/n, *wilson(k, n)) if n else (name, 0, None, None, None))
     return rows
 
-# %% ../nbs/04x_after.ipynb #4a5e575d
+# %% ../nbs/04x_after.ipynb #ce1667a3
 @patch
 def plot_per_class(self:Interpretation, ax=None): # matplotlib axes; new if None
     "Draw the accuracy of each class, worst first, with the interval in which the truth plausibly is"
@@ -156,7 +155,8 @@ def plot_per_class(self:Interpretation, ax=None): # matplotlib axes; new if None
     for i,(_,_,acc,low,high) in enumerate(rows):
         ax.plot([low, high], [i, i], color='tab:blue', alpha=0.5, lw=3)
         ax.plot(acc, i, 'o', color='tab:blue')
-    ax.set(yticks=range(len(rows)), yticklabels=[f'{r[0]} ({r[1]})' for r in rows], xlim=(0, 1), xlabel='accuracy')
+    ax.set(yticks=range(len(rows)), yticklabels=[f'{name} ({n})' for name,n,*_ in rows], xlim=(0, 1),
+           xlabel='accuracy')
     return ax
 
 # %% ../nbs/04x_after.ipynb #ac79b4b6
@@ -203,38 +203,41 @@ def show_results(self:Interpretation,
     rows = {r[0]: r for r in self.top_losses(len(self))}
     self._draw([rows[i] for i in torch.randperm(len(self), generator=g)[:n].tolist()], cols)
 
-# %% ../nbs/04x_after.ipynb #0d94f25c
+# %% ../nbs/04x_after.ipynb #aea4da2f
 def _info(learn):
     "What must be known beside the weights"
     import torchvision
     from imagenette_train import __version__
     dl, made = learn.dls.valid, getattr(learn.model, 'made', dict(library=None, stats=None))
     if not isinstance(dl, PictureLoader):
-        raise TypeError("export writes how pictures are prepared, and these DataLoaders are not from get_data: "
-                        "keep the weights with learn.save")
+        raise TypeError("export writes how pictures are prepared, and these DataLoaders are not from "
+                        "get_data: keep the weights with learn.save")
     mean, std = made['stats'] or imagenet_stats
     return dict(format=1, network=made, classes=_names(learn.dls),
                 pictures=dict(shorter_side=dl.size, size=dl.tfm.size, mean=list(mean), std=list(std)),
                 versions=dict(imagenette_train=__version__, torch=torch.__version__,
                               torchvision=torchvision.__version__, python=platform.python_version()))
 
-# %% ../nbs/04x_after.ipynb #cbea7bb8
+# %% ../nbs/04x_after.ipynb #7c9cb44c
 def _core(model):
     "The network itself, without a layer in front that renormalises its pictures"
     return model[1] if getattr(model, 'made', {}).get('stats') else model
 
-# %% ../nbs/04x_after.ipynb #45be14ea
+# %% ../nbs/04x_after.ipynb #5b11a450
 def _weights(model):
     "The weights of `model` by name, whole and on the CPU"
-    return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k,v in model.state_dict().items()}
+    plain = torch.contiguous_format # not channels last
+    return {k: v.detach().cpu().clone(memory_format=plain) for k,v in model.state_dict().items()}
 
-# %% ../nbs/04x_after.ipynb #ff2fe1a2
+# %% ../nbs/04x_after.ipynb #d73c2565
 def _free_place(folder):
     "An error if something else than an older export is in `folder`"
-    if folder.exists() and not (folder.is_dir() and ((folder/'model.json').exists() or not any(folder.iterdir()))):
+    if not folder.exists(): return
+    ours = folder.is_dir() and ((folder/'model.json').exists() or not any(folder.iterdir()))
+    if not ours:
         raise FileExistsError(f"{folder} exists and holds no exported model: give another folder")
 
-# %% ../nbs/04x_after.ipynb #293dc4dc
+# %% ../nbs/04x_after.ipynb #d9439b1f
 @patch
 def export(self:Learner, folder): # a new one, or that of an older export
     "Write weights, classes and preparation to `folder`, and a script that predicts with them without us"
@@ -246,21 +249,22 @@ def export(self:Learner, folder): # a new one, or that of an older export
     part = part_folder(folder)
     try:
         with self.scored(): save_file(_weights(_core(self.model)), part/'model.safetensors')
-        (part/'model.json').write_text(json.dumps(info, indent=1), encoding='utf-8')
-        if info['network']['library']: (part/'predict.py').write_text(predict_script(info['network']), encoding='utf-8')
+        write_whole(part/'model.json', json.dumps(info, indent=1))
+        if info['network']['library']: write_whole(part/'predict.py', predict_script(info['network']))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
     finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
-# %% ../nbs/04x_after.ipynb #424a09cb
+# %% ../nbs/04x_after.ipynb #87864a11
 _build_lines = dict(
     timm="""import timm
 def build(net): return timm.create_model(net['arch'], num_classes=net['n_out'])""",
     own="""import torchvision
 def build(net):
-    helpers = dict(aux_logits=False, init_weights=False) if net['arch'] in ('inception_v3', 'googlenet') else {}
-    return torchvision.models.get_model(net['arch'], num_classes=net['n_out'], **helpers)""",
+    helped = net['arch'] in ('inception_v3', 'googlenet') # by further heads, in training only
+    more = dict(aux_logits=False, init_weights=False) if helped else {}
+    return torchvision.models.get_model(net['arch'], num_classes=net['n_out'], **more)""",
     new="""import torchvision
 from torch import nn
 class Pool(nn.Module):
@@ -285,7 +289,7 @@ _load_lines = '''def load(folder):
     model.load_state_dict({k: tensor(**v) for k,v in entries.items() if k != '__metadata__'})
     return model.eval(), info'''
 
-# %% ../nbs/04x_after.ipynb #d18dc48f
+# %% ../nbs/04x_after.ipynb #877ab68f
 _predict_lines = '''def prepare(path, shorter_side, size, mean, std):
     with Image.open(path) as im:
         im.draft('RGB', (shorter_side, shorter_side))
@@ -295,7 +299,8 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std):
     if short != shorter_side: im = im.resize(new, Image.Resampling.BICUBIC)
     left, top = ((n - shorter_side + 1)//2 for n in new)
     im = im.crop((left, top, left + shorter_side, top + shorter_side))
-    x = torch.tensor(list(im.tobytes()), dtype=torch.uint8).view(1, shorter_side, shorter_side, 3).permute(0, 3, 1, 2)
+    x = torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8)
+    x = x.view(1, shorter_side, shorter_side, 3).permute(0, 3, 1, 2)
     if size != shorter_side:
         x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
     mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
@@ -306,24 +311,25 @@ for path in sys.argv[1:]:
     with torch.no_grad(): probs = model(prepare(path, **info['pictures'])).softmax(1)[0].tolist()
     print(json.dumps(dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)))'''
 
-# %% ../nbs/04x_after.ipynb #0fb49951
+# %% ../nbs/04x_after.ipynb #fbb89f8b
 def predict_script(made): # `made` of a network
     "The text of a script that predicts with an exported folder, without this package"
     kind = 'timm' if made['library'] == 'timm' else made['head']
     libraries = 'timm' if kind == 'timm' else 'torchvision'
     return '\n\n'.join([
-        f'"Predicts: python predict.py PICTURE ... Needs torch, {libraries} and Pillow, and nothing else."\n'
+        f'"Predicts: python predict.py PICTURE ... (needs torch, {libraries} and Pillow)"\n'
         'import json, sys\nfrom pathlib import Path\nimport torch\nimport torch.nn.functional as F\n'
         'from PIL import Image, ImageOps', _build_lines[kind], _load_lines, _predict_lines, ''])
 
-# %% ../nbs/04x_after.ipynb #2593990d
+# %% ../nbs/04x_after.ipynb #51c3d7ec
 class Predictor:
     "An exported model, ready to predict"
     def __init__(self,
                  model, # in evaluation mode
                  info, # what `model.json` holds
                  device): # where to predict
-        self.model, self.info, self.vocab, self.device = model.to(device).eval(), info, info['classes'], device
+        self.model, self.device = model.to(device).eval(), device
+        self.info, self.vocab = info, info['classes']
 
     @torch.no_grad()
     def predict(self,
@@ -336,11 +342,12 @@ class Predictor:
         res = named(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
         return res[0] if one else res
 
-# %% ../nbs/04x_after.ipynb #92f7a13b
+# %% ../nbs/04x_after.ipynb #d3eb34b8
 def _read_info(folder):
     "What `model.json` in `folder` holds"
     file = Path(folder).expanduser()/'model.json'
-    if not file.is_file(): raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
     info = json.loads(file.read_text(encoding='utf-8'))
     if info.get('format') != 1:
         raise ValueError(f"{file} has the format {info.get('format')!r}, and this version reads 1: use the "
@@ -370,24 +377,27 @@ def history(self:Recorder):
     return [dict(epoch=i, **dict(zip(names, row)), time=secs)
             for i,(row,secs) in enumerate(zip(self.values, self.seconds))]
 
-# %% ../nbs/04x_after.ipynb #c08f990c
-def _panels(rows):
-    "The panels of the picture: the losses, then each metric, that of the training beside its own"
-    names = [n for n in rows[0] if n not in ('epoch', 'time') and isinstance(rows[0][n], (int, float))]
-    losses = [n for n in names if n in ('train_loss', 'valid_loss')]
-    rest = [n for n in names if n not in losses]
-    own = [n for n in rest if not n.startswith('train_')]
-    lone = [[n] for n in rest if n.startswith('train_') and n.removeprefix('train_') not in own]
-    return [losses, *([n, *(o for o in rest if o == f'train_{n}')] for n in own), *lone]
+# %% ../nbs/04x_after.ipynb #2daa691b
+def _panels(names):
+    "The losses, then each metric, a metric of the training beside its own"
+    losses, panels = [n for n in names if n in ('train_loss', 'valid_loss')], {}
+    for n in names:
+        if n not in losses: panels.setdefault(n.removeprefix('train_'), []).append(n)
+    return [losses, *panels.values()]
 
-# %% ../nbs/04x_after.ipynb #cac4c03d
+# %% ../nbs/04x_after.ipynb #1819e3e6
+def _curves(rows):
+    "The columns of the table that are numbers"
+    return [k for k,v in rows[0].items() if k not in ('epoch', 'time') and isinstance(v, (int, float))]
+
+# %% ../nbs/04x_after.ipynb #8dd8c8a3
 @patch
 def plot_metrics(self:Recorder):
     "Draw the losses and every metric, epoch by epoch"
     import matplotlib.pyplot as plt
     rows = self.history
     if not rows: raise ValueError("there is nothing to draw yet: call fit first")
-    panels = _panels(rows)
+    panels = _panels(_curves(rows))
     axs = plt.subplots(1, len(panels), figsize=(4*len(panels), 3), squeeze=False)[1][0]
     for ax,names in zip(axs, panels):
         for n in names: ax.plot([r['epoch']+1 for r in rows], [r[n] for r in rows], 'o-', label=n)
@@ -425,12 +435,12 @@ class TrainMetrics(Callback):
     def cleanup_fit(self):
         self.learn.metrics = [m for m in self.metrics if not any(m is o for o in self._mine)]
 
-# %% ../nbs/04x_after.ipynb #eb2cd315
+# %% ../nbs/04x_after.ipynb #cba9a2f9
 class LogTo(Callback):
     "Hands every epoch's figures, and training losses and rates, to an experiment tracker"
     run_after, run_trial = Recorder, False
     def __init__(self,
-                 log, # called as `log({name: number}, step=batches so far)`: `wandb.log`, `mlflow.log_metrics`, ...
+                 log, # called as `log({name: number}, step=batches so far)`, such as `wandb.log`
                  every=50): # training batches between two losses; None: epochs only
         self.log, self.every, self.before = log, every, 0
     def _tell(self, **numbers):

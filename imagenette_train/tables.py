@@ -39,29 +39,35 @@ def _compared(name, results):
     return [r.title, f'`{r.call}`', len(results), *accs, ', '.join(f'{b:.3f}' for b in r.book)]
 
 # %% ../nbs/05f_reproduce.ipynb #14bad9d1
-def compare_table(results): # results of several runs and seeds
+def compare_table(results, # results of several runs and seeds
+                  book=True): # beside the book's accuracies?
     "Accuracy after one, two, three epochs, ours beside the chapter's"
     of = {name: [o for o in results if o['settings']['run'] == name] for name in runs}
     rows = [_compared(name, found) for name,found in of.items() if found]
     after = [plural(i+1, 'epoch') for i in range(max((len(r)-4 for r in rows), default=0))]
-    return markdown(rows, ['run', 'call', 'seeds', *after, 'chapter'])
+    heads = ['run', 'call', 'seeds', *after]
+    return markdown(rows, [*heads, 'chapter']) if book else markdown([r[:-1] for r in rows], heads)
 
 # %% ../nbs/05f_reproduce.ipynb #42ed2523
-def _first_of_each(results):
-    "Name of a run -> its first result"
-    found = {}
-    for o in results: found.setdefault(o['settings']['run'], o)
-    return {name: found[name] for name in runs if name in found}
+def _of_each(results):
+    "Name of a run -> its results"
+    of = {name: [o for o in results if o['settings']['run'] == name] for name in runs}
+    return {name: found for name,found in of.items() if found}
+
+def _mean(rows): return [sum(vs)/len(vs) for vs in zip(*rows)]
 
 # %% ../nbs/05f_reproduce.ipynb #aea7aade
-def plot_runs(results, # results of several runs; of each run the first seed is drawn
+def plot_runs(results, # results of several runs and seeds
               smooth_from=5): # training batches to leave out at the beginning
-    "The smoothed training losses of the runs together, and their accuracies after each epoch"
+    "Smoothed training losses and accuracies after each epoch: means of the seeds, and a dot for each seed"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 4))
-    for name,res in _first_of_each(results).items():
-        a.plot(range(smooth_from, len(res['losses'])), res['losses'][smooth_from:], label=runs[name].title)
-        b.plot([e['epoch']+1 for e in res['epochs']], [e['accuracy'] for e in res['epochs']], 'o-')
+    for name,found in _of_each(results).items():
+        losses = _mean(o['losses'] for o in found)
+        accs = [[e['accuracy'] for e in o['epochs']] for o in found]
+        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:], label=runs[name].title)
+        b.plot(range(1, len(accs[0])+1), _mean(accs), color=line.get_color())
+        for ys in accs: b.plot(range(1, len(ys)+1), ys, 'o', ms=4, color=line.get_color())
     a.set(xlabel='training batches', ylabel='training loss (smoothed)')
     b.set(xlabel='epochs', ylabel='accuracy on the validation set')
     b.set_xticks([e['epoch']+1 for e in results[0]['epochs']])
@@ -70,13 +76,17 @@ def plot_runs(results, # results of several runs; of each run the first seed is 
     return fig
 
 # %% ../nbs/05f_reproduce.ipynb #1b85bdcb
+# style and width: a dashed line shows on a broad one that it hides
+_lines = dict(adam=('-', 4), sgd=('-', 4), sgd_cb=('-', 1.5))
+
 def plot_schedules(results): # results of several runs
     "Learning rate and momentum of the runs, batch by batch"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 3))
-    for (name,res),style in zip(_first_of_each(results).items(), ('-', '--', '-.', ':', '-', '--', '-.')):
-        a.plot(res['lrs'], style, label=runs[name].title)
-        if res['moms']: b.plot(res['moms'], style, label=runs[name].title)
+    for name,(res,*_) in _of_each(results).items():
+        style, lw = _lines.get(name, ('--', 1.5))
+        line, = a.plot(res['lrs'], style, lw=lw, label=runs[name].title)
+        if res['moms']: b.plot(res['moms'], style, lw=lw, color=line.get_color(), label=runs[name].title)
     a.set(yscale='log', xlabel='training batches', ylabel='lr')
     a.legend(fontsize=8)
     b.set(xlabel='training batches', ylabel='mom')

@@ -164,7 +164,7 @@ def plot_losses(losses, # dict: name -> losses of the batches, as `train_tiny` g
                 ax=None): # matplotlib axes; new if None
     "Draw the smoothed losses of several trainings; labels say where each one ends"
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6.5, 3.4))[1]
+    ax = ax or plt.subplots(figsize=(8, 3.2))[1]
     if guess is not None: ax.axhline(guess, color='0.5', ls='--', label=f'guessing: {guess:.2f}')
     for name,values in losses.items():
         mean, smooth = 0., []
@@ -173,7 +173,8 @@ def plot_losses(losses, # dict: name -> losses of the batches, as `train_tiny` g
             smooth.append(mean / (1 - beta**i)) # the average starts at 0, which this makes up for
         ax.plot(smooth, label=f'{name}: {smooth[-1]:.2f}')
     ax.set(xlabel='batch', ylabel='training loss (smoothed)')
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5)) # beside, so that it hides no curve
+    ax.figure.tight_layout()
     return ax
 
 # %% ../nbs/00a_toys.ipynb #e8415d2f

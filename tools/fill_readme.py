@@ -33,7 +33,15 @@ def trained(profile):
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
     pictures = f"{data['n_train']} pictures to train on and {data['n_valid']} to validate ({data['copy']})"
     where = f"{found[0]['precision']}, {env['device_name']}, torch {env['torch']}, {env['date'][:10]}"
-    return f"`{p['name']}`: {size}, {pictures}, {where}.\n\n{compare_table(found)}"
+    return f"`{p['name']}`: {size}, {pictures}, {where}.{took(found)}\n\n{compare_table(found)}"
+
+def took(found):
+    "Seconds of a run's epochs, where they were trained warm and so can be compared"
+    if not all('warm_up' in o for o in found): return ''
+    secs = [sum(e['seconds'] for e in o['epochs']) for o in found]
+    warm = max(o['warm_up'] for o in found)
+    return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a warm-up "
+            f"(at most {warm:.1f} s, not counted).")
 
 def steps(name):
     "Each variant's time over that of PyTorch's fastest, for three optimizers"
@@ -41,6 +49,7 @@ def steps(name):
     result = read(f'benchmarks/optimizer_{name}.json')
     rows = []
     for model,what in dict(resnet34='ResNet-34', small='1,000 tensors of 1,000').items():
+        if not any(r['model'] == model for r in result['runs']): continue
         for optim,title in dict(adam='Adam', sgd='SGD with momentum', rmsprop='RMSProp').items():
             best, found = compared(result, optim, model)
             cell = lambda v: found[v][0] if v in found else ''
@@ -118,7 +127,9 @@ def block(name):
     "What stands between the marks of `name`; a name is a kind and, after a dash, a device"
     make = next((f for kind,f in kinds.items() if name.startswith(kind)), trained)
     try: return make(name)
-    except FileNotFoundError: return f'*`{name}` is not measured yet.*'
+    except FileNotFoundError:
+        how = '`make gpu` measures it, on a machine with a GPU' if name.endswith('-cuda') else 'nobody has trained it'
+        return f'*Not measured yet: {how}.*'
 
 def filled(text):
     "`text` with all its blocks made anew"

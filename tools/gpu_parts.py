@@ -58,7 +58,7 @@ class Part:
 # --- env: the machine
 
 def env(p):
-    p.attempt('nvidia-smi', nvidia_smi)
+    p.attempt('nvidia-smi', nvidia_smi) if p.cuda else p.say('nvidia-smi', 'only on a GPU')
     versions = torch.__version__, torch.version.cuda, torch.backends.cudnn.version()
     p.say('torch, CUDA, cuDNN', ', '.join(map(str, versions)))
     p.attempt('copy on the device, GB/s read and written', copy_speed, p)
