@@ -10,6 +10,7 @@ project, author, copyright = cfg['title'], cfg['author'], cfg['copyright']
 html_title = cfg['title']
 extensions = ['myst_nb', 'sphinx_copybutton']
 nb_execution_mode = 'off'
+nb_code_prompt_show, nb_code_prompt_hide = 'Show the folded code', 'Fold the code'
 nb_render_markdown_format = 'gfm'
 myst_enable_extensions = ['dollarmath', 'amsmath', 'attrs_inline', 'attrs_block']
 myst_heading_anchors = 3
