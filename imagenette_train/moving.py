@@ -472,7 +472,10 @@ figure.moving table th, figure.moving table td { padding: 0.1rem 0.9rem 0.1rem 0
 .moving input { flex: 1; min-width: 5rem; height: 2rem; accent-color: #2f7fd1; }
 .moving output { min-width: 4.5rem; padding: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving small { opacity: 0.75; }
-@media (max-width: 30rem) { .moving table { font-size: 0.75rem; } figure.moving table * { padding-right: 0.4rem; } }
+@media (max-width: 30rem) {
+  .moving table { font-size: 0.75rem; }
+  figure.moving table * { padding-right: 0.4rem; }
+}
 .moving .aloud { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 
