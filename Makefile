@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style browser-test soak benchmarks notebooks lab readme docs docs-test clean
+.PHONY: help env reproduce test style browser-test soak benchmarks gpu notebooks lab readme docs docs-test clean
 help:        ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -32,6 +32,9 @@ benchmarks: env ## measure steps, loops and the finder beside other libraries, f
 	$(BIN)/python benchmarks/optimizer_step.py
 	$(BIN)/python benchmarks/loop_overhead.py
 	$(BIN)/python benchmarks/lr_find.py
+
+gpu: env     ## half an hour on one GPU: what works, where a step's time goes, the tables (ARGS='--data DIR')
+	$(BIN)/python tools/gpu.py $(ARGS)
 
 notebooks: env ## run every notebook in a real kernel and save its outputs, cleaned (ARGS='00_optimizer 01_momentum' for some)
 	$(BIN)/python tools/run_notebooks.py $(ARGS)

@@ -8,6 +8,8 @@ config = ConfigParser(delimiters=['='])
 config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 
+results = {f"{cfg['lib_name']}._results": 'results'}
+
 setup(
     name=cfg['lib_name'],
     version=cfg['version'],
@@ -20,8 +22,10 @@ setup(
     license='Apache-2.0',
     keywords=cfg['keywords'],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]),
-    include_package_data=True,
+    # the raw results come along, so that notebooks run where only the package is installed
+    packages=[*find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), *results],
+    package_dir=results,
+    package_data={name: ['*.json', '*/*.json'] for name in results},
     install_requires=cfg['requirements'].split(),
     extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs')},
     entry_points={'console_scripts': cfg['console_scripts'].split(),

@@ -51,6 +51,7 @@ from .pictures import *
 from .vision import *
 from .own import *
 from .after import *
+from .inside import *
 from .results import *
 from .tricks import *
 from .watch import *

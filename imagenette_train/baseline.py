@@ -49,16 +49,17 @@ _momentum = partial(Optimizer, cbs=[average_grad, momentum_step], mom=0.9)
 _rmsprop = partial(Optimizer, cbs=[average_sqr_grad, rms_prop_step], sqr_mom=0.99, eps=1e-7)
 
 runs = dict(
-    adam     = Run('Adam (default)', 'Adam', 'fit_one_cycle(3, 0.003)', Adam, True, 0.003,
+    adam     = Run('Adam (default)', 'Adam', 'fit_one_cycle(3, 0.003)', Adam, one_cycle=True, lr=0.003,
                    book=(0.322548, 0.437452, 0.594904)),
-    sgd      = Run('SGD', 'SGD', 'fit_one_cycle(3, 0.03, moms=(0,0,0))', SGD, True, 0.03, (0, 0, 0),
-                   book=(0.242038, 0.362548, 0.408917)),
-    sgd_cb   = Run('SGD from sgd_cb', 'cbs=[sgd_cb]', 'fit(3, 0.03)',
-                   partial(Optimizer, cbs=[sgd_cb]), False, 0.03, book=(0.332739, 0.441529, 0.445350)),
+    sgd      = Run('SGD', 'SGD', 'fit_one_cycle(3, 0.03, moms=(0,0,0))', SGD, one_cycle=True, lr=0.03,
+                   moms=(0, 0, 0), book=(0.242038, 0.362548, 0.408917)),
+    sgd_cb   = Run('SGD from sgd_cb', 'cbs=[sgd_cb]', 'fit(3, 0.03)', partial(Optimizer, cbs=[sgd_cb]),
+                   one_cycle=False, lr=0.03, book=(0.332739, 0.441529, 0.445350)),
     momentum = Run('Momentum', 'cbs=[average_grad, momentum_step], mom=0.9', 'fit_one_cycle(3, 0.03)',
-                   _momentum, True, 0.03, book=(0.246115, 0.348280, 0.418853)),
+                   _momentum, one_cycle=True, lr=0.03, book=(0.246115, 0.348280, 0.418853)),
     rmsprop  = Run('RMSProp', 'cbs=[average_sqr_grad, rms_prop_step], sqr_mom=0.99, eps=1e-7',
-                   'fit_one_cycle(3, 0.003)', _rmsprop, True, 0.003, book=(0.402548, 0.504459, 0.544968)))
+                   'fit_one_cycle(3, 0.003)', _rmsprop, one_cycle=True, lr=0.003,
+                   book=(0.402548, 0.504459, 0.544968)))
 chapter_runs = list(runs)
 
 # %% ../nbs/05_baseline.ipynb #403a1c02
@@ -71,6 +72,7 @@ def profile_learner(profile, # a `Profile`
     learn = get_learner(dls, _archs[profile.arch], **kwargs)
     return learn if learn.device.type != 'cpu' or cpu_has_bf16() else learn.to_fp32()
 
+# %% ../nbs/05_baseline.ipynb #6963246f
 def train_run(run, # a `Run`
               profile, # a `Profile`
               dls, # what `profile_data` gave
@@ -87,5 +89,5 @@ def train_run(run, # a `Run`
 _damped = partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9)
 runs['momentum_damped'] = Run('Momentum, dampened',
                               'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9',
-                              'fit_one_cycle(3, 0.03)', _damped, True, 0.03)
+                              'fit_one_cycle(3, 0.03)', _damped, one_cycle=True, lr=0.03)
 runs['rmsprop_damped'] = Run('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp, True, 0.003)

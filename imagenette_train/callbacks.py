@@ -150,8 +150,7 @@ class Recorder(Callback):
         self._forget()
 
     def _forget(self):
-        self.values, self.losses, self.raw_losses, self.lrs, self.seconds = [], [], [], [], []
-        self.hps = {} # a schedule writes its hypers here
+        self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
 
     def begin_fit(self):
         self._forget()

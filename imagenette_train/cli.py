@@ -69,6 +69,7 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
               fresh:bool=False): # train again what is already there
     "Train with each trick of the notebooks and without it"
     names = _names(runs)
+    if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
     if profile == 'record': _load('record').record_search(data, device, seeds, names, out=out, fresh=fresh)
     else: _load('ablation').ablation(data, profile, device, seeds, names, out, fresh, epochs)
 

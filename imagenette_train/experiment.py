@@ -36,7 +36,7 @@ _flip_and_crop = (('rotate', 0.), ('zoom', 1.), ('warp', 0.), ('max_lighting', 0
 profiles = dict(
     chapter = Profile('chapter'),
     quick   = Profile('quick', 'resnet18', 80, 64, 64, n_per_class=(600, 200), aug=_flip_and_crop),
-    smoke   = Profile('smoke', 'resnet18', 40, 32, 32, n_per_class=(32, 8)))
+    smoke   = Profile('smoke', 'resnet18', 40, 32, 32, n_per_class=(10, 4)))
 
 # %% ../nbs/05d_experiment.ipynb #888e78df
 def profile_data(profile, # a `Profile`
@@ -176,6 +176,7 @@ def _warm(res):
     return (f" Before the first epoch: a few batches to warm up, {res['warm_up']:.1f} s, not counted. "
             f"Recording the model, counted: {res.get('recording', 0):.2f} s.")
 
+# %% ../nbs/05d_experiment.ipynb #5b110007
 def conditions(res): # a raw result
     "Size, pictures, device and versions of a result, as text"
     s, env = res['settings'], res['environment']

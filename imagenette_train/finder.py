@@ -136,7 +136,8 @@ def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
         i = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
         ax.plot(lr, losses[i], 'o', label=f'{name} = {lr:.2e}')
     if suggestion: ax.legend()
-    first, low = losses[0], min(losses)
     # where it falls, not where it has exploded
-    if first > low: ax.set_ylim(low - 0.2*(first-low), first + (first-low))
+    low = min(losses)
+    high = max(losses[:losses.index(low)+1])
+    if high > low: ax.set_ylim(low - 0.2*(high-low), high + 0.5*(high-low))
     return ax

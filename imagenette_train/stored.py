@@ -8,14 +8,16 @@ __all__ = ['results_folder', 'stored', 'stored_accuracy', 'mean_accuracy', 'plot
 # %% ../nbs/00f_stored.ipynb #29970bbc
 import json, math
 from pathlib import Path
+import imagenette_train
 
 # %% ../nbs/00f_stored.ipynb #4462b7f4
-def results_folder(folder=None): # None: `results` here, or in the folder above
+def results_folder(folder=None): # None: `results` here or in the folder above, else what the package has
     "The folder with the raw results that belong to the notebooks"
-    tried = [Path(folder)] if folder is not None else [Path('results'), Path('../results')]
+    shipped = Path(imagenette_train.__file__).parent/'_results'
+    tried = [Path(folder)] if folder is not None else [Path('results'), Path('../results'), shipped]
     for p in tried:
         if p.is_dir(): return p
-    places = ' or '.join(map(str, tried))
+    places = ' or '.join(map(str, tried[:2]))
     raise FileNotFoundError(f"there is no folder of results at {places}: work in a clone of the repository, "
                             "or make them with `imagenette-train reproduce`")
 

@@ -50,8 +50,20 @@ def exported():
     return unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')
 
 def readme_filled():
-    "The tables of the README are those of results/"
-    return unchanged([['python', 'tools/fill_readme.py']], 'README.md')
+    "The figures of README and BENCHMARKS are those of results/"
+    return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
+
+def results_drawn():
+    "Tables and pictures in results/ are those of the raw files beside them"
+    from imagenette_train.tables import stale
+    folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
+    return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
+            for f in folders for name in stale(f)]
+
+def packed():
+    "Wheel and sdist install in an empty folder, and a notebook runs there"
+    p = subprocess.run([bin/'python', 'tools/check_package.py'], cwd=root, capture_output=True, text=True)
+    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
 
 def globals_of(code):
     "The names that compiled `code`, and the code inside it, looks up globally"
@@ -121,7 +133,7 @@ def main():
         style.table()
         why_not = browser_test.why_not()
         checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
-                  readme_filled]
+                  readme_filled, results_drawn, packed]
         if why_not:
             print(f'skipped  {browsed.__doc__}: {why_not}')
             skipped += 1

@@ -6,10 +6,10 @@
 Every page is there; no link or anchor leads nowhere; nothing is logged as an error; every picture says what
 it shows; nothing is wider than a phone; search finds, folded answers open, formulas are typeset. The browser
 is Chromium: the system's, if there is one, else Playwright's own (`playwright install chromium`)."""
-import functools, http.server, shutil, sys, threading
+import functools, http.server, sys, threading
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
-from playwright.sync_api import sync_playwright
+from browser_test import open_browser
 from opening import cfg, root
 
 site = root/cfg['doc_path']
@@ -119,14 +119,12 @@ def main():
     names = sorted(p.name for p in site.glob('*.html') if p.stem not in ('genindex', 'search'))
     if not names: sys.exit(f'{site.name}/ holds no page: run `make docs` first')
     base = serve()
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=shutil.which('chromium'), args=['--no-sandbox'])
+    with open_browser() as browser:
         if sys.argv[1:]:
             folder = Path(sys.argv[1])
             folder.mkdir(parents=True, exist_ok=True)
             return looked_at(browser, base, names, folder)
         wrong = walk(browser, base, names)
-        browser.close()
     print(*sorted(set(wrong)), f'{len(names)} pages, {len(set(wrong))} things wrong', sep='\n')
     sys.exit(bool(wrong))
 
