@@ -7,7 +7,7 @@ __all__ = ['smoke_note', 'epoch_table', 'compare_table', 'plot_runs', 'plot_sche
            'run_lr_find', 'reproduce']
 
 # %% ../nbs/05f_reproduce.ipynb #af5c554b
-import json, statistics
+import inspect, json, statistics
 from pathlib import Path
 from .messages import *
 from .files import *
@@ -120,8 +120,10 @@ def _figures(out, results):
 
 # %% ../nbs/05f_reproduce.ipynb #19dcb1c9
 def _sources(out, results):
-    "What pictures are made of, as a short text: raw results, and the titles that they show"
-    return fingerprint([results, _found(out), {name: runs[name].title for name in _of_each(results)}])
+    "What pictures are made of, as a short text: raw results, the titles that they show, and who draws them"
+    titles = {name: runs[name].title for name in _of_each(results)}
+    drawers = [inspect.getsource(f) for f in (plot_runs, plot_schedules, plot_lr_find)]
+    return fingerprint([results, _found(out), titles, drawers])
 
 # %% ../nbs/05f_reproduce.ipynb #cef7de21
 def report(out): # folder with raw results
@@ -213,6 +215,9 @@ def _each_run(plan, fresh):
         res, kept = kept_or_made(path, run_settings(name, plan, seed), make, fresh)
         if kept: _say_kept(res)
         else: spent.append(res['seconds'])
+        if 'warm_up' in res:
+            secs = sum(o['seconds'] for o in res['epochs'])
+            print(f"{secs:.2f} s, warmed up for {res['warm_up']:.2f} s before")
         print()
         if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
         yield res
