@@ -213,6 +213,9 @@ def _each_run(plan, fresh):
         res, kept = kept_or_made(path, run_settings(name, plan, seed), make, fresh)
         if kept: _say_kept(res)
         else: spent.append(res['seconds'])
+        if 'warm_up' in res:
+            secs = sum(o['seconds'] for o in res['epochs'])
+            print(f"{secs:.2f} s, warmed up for {res['warm_up']:.2f} s before")
         print()
         if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
         yield res
