@@ -418,20 +418,29 @@ class _OfTraining:
     def update(self, *args): pass
     def compute(self): return self.total/self.n if self.n else float('nan')
 
+# %% ../nbs/04x_after.ipynb #5c05a5a2
+class _Sums:
+    "The sums of the metrics `ms`, as a checkpoint wants them: with a `state_dict`"
+    def __init__(self, ms): self.ms = ms
+    def state_dict(self): return {m.name: dict(total=m.total, n=m.n) for m in self.ms}
+    def load_state_dict(self, sd):
+        for m in self.ms: vars(m).update(sd[m.name])
+
 # %% ../nbs/04x_after.ipynb #bccd1498
 class TrainMetrics(Callback):
     "Measures the Learner's metrics on the training batches, too; a column `train_...` for each"
-    run_before, run_valid, run_trial = Recorder, False, False
+    run_before, run_valid, run_trial, order = Recorder, False, False, -5
     def begin_fit(self):
-        plain = [m for m in self.metrics if not is_accumulator(m)]
-        self._mine = [_OfTraining(m) for m in plain]
+        self._mine = [_OfTraining(m) for m in self.metrics if not is_accumulator(m)]
+        self.sums = _Sums(self._mine)
         self.learn.metrics = [*self.metrics, *self._mine]
     def begin_train(self):
         for m in self._mine: m.clear()
+    def begin_batch(self): self._yb = self.yb # as they are before MixUp mixes them
     @torch.no_grad()
     def after_loss(self):
-        n = count_items(self.xb, self.xkw, self.yb)
-        for m in self._mine: m.feed(n, torch.as_tensor(m.metric(self.pred, *self.yb)).detach())
+        n = count_items(self.xb, self.xkw, self._yb)
+        for m in self._mine: m.feed(n, torch.as_tensor(m.metric(self.pred, *self._yb)).detach())
     def cleanup_fit(self):
         self.learn.metrics = [m for m in self.metrics if not any(m is o for o in self._mine)]
 

@@ -8,6 +8,7 @@ __all__ = ['Check', 'Thinned', 'weight_layers', 'LayerStats']
 # %% ../nbs/04v_inside.ipynb #8812e131
 import copy, math, warnings
 from collections import namedtuple
+from functools import partial
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -49,6 +50,13 @@ def weight_layers(model): # any module
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     return {name: m for name,m in model.named_modules() if isinstance(m, kinds)}
 
+# %% ../nbs/04v_inside.ipynb #5e17e5a1
+class _Shelves(dict):
+    "What is kept of each layer, as a checkpoint wants it: with a `state_dict`"
+    def state_dict(self): return {name: dict(vars(s)) for name,s in self.items()}
+    def load_state_dict(self, sd):
+        for name,kept in sd.items(): vars(self[name]).update(kept)
+
 # %% ../nbs/04v_inside.ipynb #171c4fb2
 class LayerStats(Callback):
     "Watches what the layers put out, their gradients and their steps, in constant memory"
@@ -61,15 +69,15 @@ class LayerStats(Callback):
 
     def begin_fit(self):
         self.layers = weight_layers(self.model) if self.given is None else self.given
-        self.shelves = {name: Thinned(self.places) for name in self.layers}
+        self.shelves = _Shelves({name: Thinned(self.places) for name in self.layers})
         self._out, self._before = {}, {}
-        self._hooks = [m.register_forward_hook(self._keep(name)) for name,m in self.layers.items()]
+        hooked = lambda name: partial(self._keep, name) # unlike a closure, it can be pickled
+        self._hooks = [m.register_forward_hook(hooked(name)) for name,m in self.layers.items()]
 
-    def _keep(self, name):
-        def hook(m, inp, out):
-            if self.learn.training and self.learn.fitting: self._out[name] = out.detach().float().mean(), \
-                                                                             out.detach().float().std()
-        return hook
+    def _keep(self, name, m, inp, out):
+        if not (self.learn.training and self.learn.fitting): return
+        out = out.detach().float()
+        self._out[name] = out.mean(), out.std()
 
     def before_step(self):
         ws = {n: m.weight for n,m in self.layers.items() if m.weight.grad is not None and n in self._out}

@@ -6,7 +6,7 @@
 __all__ = ['check_callbacks']
 
 # %% ../nbs/04t_rules.ipynb #e392bb5f
-import copy, io, itertools, pickle, random, tempfile, warnings
+import copy, io, itertools, json, pickle, random, tempfile, warnings
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,14 @@ from .graphs import *
 from .tricks import *
 from .watch import *
 from .checkpoint import *
+from .inside import *
+from .after import *
 
 # %% ../nbs/04t_rules.ipynb #0cb0023a
+def _log_line(file, numbers, step):
+    "A tracker of experiments in one line"
+    with open(file, 'a') as f: f.write(json.dumps([step, numbers]) + '\n')
+
 shipped = dict(
     GradientClip = lambda f: GradientClip(max_norm=1.),
     GradientAccumulation = lambda f: GradientAccumulation(24),
@@ -53,6 +59,9 @@ shipped = dict(
     CSVLogger = lambda f: CSVLogger(f/'history.csv'),
     TensorBoardLogger = lambda f: TensorBoardLogger(f/'tensorboard'),
     LoopTimer = lambda f: LoopTimer(),
+    LogTo = lambda f: LogTo(partial(_log_line, f/'log.txt'), every=2),
+    TrainMetrics = lambda f: TrainMetrics(),
+    LayerStats = lambda f: LayerStats(),
     Checkpoint = lambda f: Checkpoint(f/'training.ckpt', every=3))
 
 # %% ../nbs/04t_rules.ipynb #0911538c
@@ -74,6 +83,8 @@ questions = dict(
     validate_on_training = lambda learn: learn.validate(learn.dls.train),
     get_preds = lambda learn: learn.get_preds(),
     summary = lambda learn: learn.summary(),
+    interpret = lambda learn: learn.interpret(),
+    check = lambda learn: learn.check(3),
     lr_find = lambda learn: learn.lr_find(num_it=6, show_plot=False),
     as_if_never = _tried, save = _kept, show_training_loop = _shown,
     pickle = pickle.dumps, deepcopy = copy.deepcopy)
