@@ -125,6 +125,18 @@ class PathPanel:
             ax.plot(*path.T, '.-', color=m.colours[name], lw=1, ms=3)
             ax.plot(*path[-1], m.marks[name][0], color=m.colours[name], ms=7)
 
+# %% ../nbs/00i_moving.ipynb #226fc582
+def _room(lo, hi, log=False): # two ends
+    "The ends with a little room beyond them, so that a mark at the end is seen whole"
+    if log: return tuple(10**o for o in _room(math.log10(lo), math.log10(hi)))
+    return lo - 0.03*(hi-lo), hi + 0.03*(hi-lo)
+
+# %% ../nbs/00i_moving.ipynb #a930dd0f
+def _reach(packed): # several `Packed`
+    "The smallest and the largest of their numbers, with room"
+    lo, hi = _room(min(o.lo for o in packed), max(o.hi for o in packed))
+    return (10**lo, 10**hi) if next(iter(packed)).log else (lo, hi)
+
 # %% ../nbs/00i_moving.ipynb #867668c2
 class CurvePanel:
     "Curves over the steps, or over `xs`"
@@ -153,17 +165,17 @@ class CurvePanel:
             i = round(o.at(m.place).item())
             ax.plot(self.xs[i], values[0][i], m.marks[name][0], color=m.colours[name], ms=8)
 
-# %% ../nbs/00i_moving.ipynb #226fc582
-def _room(lo, hi, log=False): # two ends
-    "The ends with a little room beyond them, so that a mark at the end is seen whole"
-    if log: return tuple(10**o for o in _room(math.log10(lo), math.log10(hi)))
-    return lo - 0.03*(hi-lo), hi + 0.03*(hi-lo)
+# %% ../nbs/00i_moving.ipynb #3e6a7387
+def _colours(n=32):
+    "A ramp of colours from dark to bright, as '#rrggbb'"
+    from matplotlib import colormaps, colors
+    return [colors.to_hex(colormaps['viridis'](i/(n-1))) for i in range(n)]
 
-# %% ../nbs/00i_moving.ipynb #a930dd0f
-def _reach(packed): # several `Packed`
-    "The smallest and the largest of their numbers, with room"
-    lo, hi = _room(min(o.lo for o in packed), max(o.hi for o in packed))
-    return (10**lo, 10**hi) if next(iter(packed)).log else (lo, hi)
+# %% ../nbs/00i_moving.ipynb #24bf5a19
+def _index_axis(name, values): # name and values of a knob
+    "An axis on which the values of a knob stand side by side"
+    some = range(0, len(values), max(1, len(values)//5))
+    return _axis((-0.5, len(values)-0.5), name, ticks=[(i, short(values[i])) for i in some])
 
 # %% ../nbs/00i_moving.ipynb #a2d1e877
 class HeatPanel:
@@ -186,18 +198,6 @@ class HeatPanel:
         shown = np.log10(far) if self.far.log else far
         ax.imshow(shown, origin='lower', aspect='auto', cmap='viridis', vmin=self.far.lo, vmax=self.far.hi)
         ax.plot(m.place[x], m.place[y], 'o', color='white', mec='black', ms=8)
-
-# %% ../nbs/00i_moving.ipynb #3e6a7387
-def _colours(n=32):
-    "A ramp of colours from dark to bright, as '#rrggbb'"
-    from matplotlib import colormaps, colors
-    return [colors.to_hex(colormaps['viridis'](i/(n-1))) for i in range(n)]
-
-# %% ../nbs/00i_moving.ipynb #24bf5a19
-def _index_axis(name, values): # name and values of a knob
-    "An axis on which the values of a knob stand side by side"
-    some = range(0, len(values), max(1, len(values)//5))
-    return _axis((-0.5, len(values)-0.5), name, ticks=[(i, short(values[i])) for i in some])
 
 # %% ../nbs/00i_moving.ipynb #9de42d42
 _numbers = """// what Python packed, as numbers again; NaN where there is none

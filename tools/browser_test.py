@@ -113,7 +113,8 @@ def starts(browser, page, theme):
             at.check(c.evaluate(drawn) > 3, f'{name}: an empty canvas')
             at.check(c.get_attribute('aria-label'), f'{name}: a canvas without words')
             bright = c.evaluate(ink)
-            at.check(bright > 150 if theme == 'dark' else bright < 120, f'{name}: ink {bright:.0f} on {theme}')
+            fits = bright > 150 if theme == 'dark' else bright < 120
+            at.check(fits, f'{name}: ink {bright:.0f} on {theme}')
         for s in figure.locator('input').all():
             named = s.get_attribute('aria-label') and s.get_attribute('aria-valuetext')
             at.check(named, f'{name}: a nameless slider')
@@ -217,13 +218,14 @@ def settings(folder, theme):
     own = folder/'settings'/'@jupyterlab'/'apputils-extension'
     own.mkdir(parents=True, exist_ok=True)
     (own/'themes.jupyterlab-settings').write_text(json.dumps(dict(theme=f'JupyterLab {theme.title()}')))
-    (own/'notification.jupyterlab-settings').write_text(json.dumps(dict(fetchNews='false', checkForUpdates=False)))
+    quiet = dict(fetchNews='false', checkForUpdates=False)
+    (own/'notification.jupyterlab-settings').write_text(json.dumps(quiet))
 
 @contextmanager
 def jupyterlab(folder):
     "A JupyterLab on `folder`; gives its address"
-    cmd = [bin/'jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.port=0', '--IdentityProvider.token=',
-           f'--ServerApp.root_dir={folder}']
+    cmd = [bin/'jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.port=0',
+           '--IdentityProvider.token=', f'--ServerApp.root_dir={folder}']
     # its signatures of trusted notebooks, its settings: all in the folder
     own = dict(JUPYTER_DATA_DIR=f'{folder}/data', JUPYTERLAB_SETTINGS_DIR=f'{folder}/settings')
     os.environ.update(own)
@@ -253,7 +255,8 @@ def in_lab(browser, path, folder):
             figure.wait_for(timeout=120_000)
             return figure
         stranger = open_it()
-        at.check(stranger.locator('canvas').count() == 0 and stranger.locator('img').is_visible(), 'not still')
+        still = stranger.locator('canvas').count() == 0 and stranger.locator('img').is_visible()
+        at.check(still, "a stranger's scripts ran, or there is no picture")
         subprocess.run([bin/'jupyter', 'trust', notebook], check=True, capture_output=True)
         for theme in ('light', 'dark'):
             settings(folder, theme)

@@ -40,8 +40,8 @@ def took(found):
     if not all('warm_up' in o for o in found): return ''
     secs = [sum(e['seconds'] for e in o['epochs']) for o in found]
     warm = max(o['warm_up'] for o in found)
-    return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a warm-up "
-            f"(at most {warm:.1f} s, not counted).")
+    return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a "
+            f"warm-up (at most {warm:.1f} s, not counted).")
 
 def steps(name):
     "Each variant's time over that of PyTorch's fastest, for three optimizers"
@@ -103,10 +103,11 @@ def finding(name):
                           for run in ('rmsprop', 'rmsprop_damped', 'adam'))
     beta = float(re.search(r'sqr_mom=([\d.]+)', runs['rmsprop'].opt)[1])
     factor = f'{(1-beta)**-0.5:.0f}'
-    return (f"**The book's RMSProp ran at 1/{factor} of a good learning rate.** Its code adds squared gradients "
-            f"up where its formula averages them, so each step is divided by a number {factor} times too large. "
-            f"Averaged, the same call reaches {mended} % accuracy instead of {book} %, beside Adam's {adam} % "
-            f"(`quick` below, three epochs, mean of {len(at('rmsprop'))} seeds). "
+    return (f"**The book's RMSProp ran at 1/{factor} of a good learning rate.** Its code adds squared "
+            "gradients up where its formula averages them, so each step is divided by a number "
+            f"{factor} times too large. Averaged, the same call reaches {mended} % accuracy instead of "
+            f"{book} %, beside Adam's {adam} % (`quick` below, three epochs, mean of "
+            f"{len(at('rmsprop'))} seeds). "
             "[`05_baseline`](nbs/05_baseline.ipynb) tells how that was found.")
 
 def ten_lines(name):
@@ -128,8 +129,8 @@ def block(name):
     make = next((f for kind,f in kinds.items() if name.startswith(kind)), trained)
     try: return make(name)
     except FileNotFoundError:
-        how = '`make gpu` measures it, on a machine with a GPU' if name.endswith('-cuda') else 'nobody has trained it'
-        return f'*Not measured yet: {how}.*'
+        how = ': `make gpu` measures it, on a machine with a GPU' if name.endswith('-cuda') else ''
+        return f'*`{name}` is not measured yet{how}.*'
 
 def filled(text):
     "`text` with all its blocks made anew"
