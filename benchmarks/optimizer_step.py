@@ -225,7 +225,6 @@ if __name__ == '__main__':
         a.add_argument('--steps', type=int, default=30)
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
-        a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
         a.add_argument('--skip', nargs='*', default=[])
         a.add_argument('--no-growth', dest='growth', action='store_false')
         a.add_argument('--device')

@@ -15,11 +15,13 @@ import torch.nn.functional as F
 # mean and standard deviation of red, green, blue
 imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# %% ../nbs/04q_augment.ipynb #5b110005
 @cache
 def _stats(device):
     "Mean and deviation on `device`, sent there once"
     return [torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats]
 
+# %% ../nbs/04q_augment.ipynb #5b110006
 def _rand(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
 
 # %% ../nbs/04q_augment.ipynb #406c665b

@@ -28,7 +28,9 @@ def schedule_picture(lr_max=0.01, div_final=1e5): # as in `fit_one_cycle`
     mom = [[[_percents(combined_cos(pct, *o)) for o in _moms.values()]] for pct in knobs['pct_start']]
     lr, mom = Packed(lr, 3, log=True), Packed(mom, 3)
     curves = dict(lr=lr, mom=mom)
-    panels = [CurvePanel({name: o}, name, xlabel='percent of training') for name,o in curves.items()]
+    ylims = (-0.03*lr_max, 1.05*lr_max), (0.78, 0.97)
+    panels = [CurvePanel({name: o}, name, xlabel='percent of training', ylim=ylim)
+              for (name,o),ylim in zip(curves.items(), ylims)]
     alt = 'Two curves over training: the learning rate rises and falls, momentum falls and rises'
     return Moving('One cycle', alt, knobs, panels, {name: dict(now=o) for name,o in curves.items()},
                   dict(pct_start=0.25, div=25), step='percent')

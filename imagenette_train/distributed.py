@@ -27,8 +27,10 @@ def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else 
     if not dist.is_available() or 'RANK' not in os.environ: return 0, 1
     if not dist.is_initialized():
         gpu = torch.cuda.is_available() and backend in (None, 'nccl')
-        if gpu: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
-        dist.init_process_group(backend or ('nccl' if gpu else 'gloo'), timeout=timedelta(seconds=timeout))
+        ours = dict(device_id=torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))) if gpu else {}
+        if gpu: torch.cuda.set_device(ours['device_id'])
+        dist.init_process_group(backend or ('nccl' if gpu else 'gloo'), timeout=timedelta(seconds=timeout),
+                                **ours)
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return dist.get_rank(), dist.get_world_size()
 

@@ -176,6 +176,7 @@ def _warm(res):
     return (f" Before the first epoch: a few batches to warm up, {res['warm_up']:.1f} s, not counted. "
             f"Recording the model, counted: {res.get('recording', 0):.2f} s.")
 
+# %% ../nbs/05d_experiment.ipynb #5b110007
 def conditions(res): # a raw result
     "Size, pictures, device and versions of a result, as text"
     s, env = res['settings'], res['environment']

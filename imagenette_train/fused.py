@@ -20,41 +20,44 @@ from .trace import _NotYet, _is_num
 # %% ../nbs/03b_fused.ipynb #d0a3ea9f
 _kernels = {}
 
+# %% ../nbs/03b_fused.ipynb #5b110004
 def _factors(factors, like):
     "The factors of a sweep as a tensor, exact enough for `like`; sent to its device without waiting for it"
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(factors, dtype=dtype).to(like.device, non_blocking=True)
 
 # %% ../nbs/03b_fused.ipynb #a4de7ed1
+_probe = 2**18 # elements of the tensors that a kernel is compiled and tried with
+
 class _Kernel:
     "A compiled sweep for flat tensors of any length from 2 on"
     def __init__(self, graph, n_factors):
         self.names = [n.name for n in graph.nodes if n.op == 'placeholder']
         self.n_factors, self.direct = n_factors, None
-        self.checked = partial(torch.compile(type(fx.GraphModule({}, graph)).forward, dynamic=True,
-                                             fullgraph=True, backend=self._compile), None)
+        sweep = type(fx.GraphModule({}, graph)).forward
+        self.checked = partial(torch.compile(sweep, dynamic=True, fullgraph=True,
+                                             backend=self._compile), None)
 
     def _compile(self, gm, inputs):
         "Inductor's work, and in which order it wants tensors and sizes"
         made = torch._dynamo.lookup_backend('inductor')(gm, inputs)
         names = [n.name.lower() for n in gm.graph.nodes if n.op == 'placeholder']
-        known = {f'l_{name}_'.lower(): i for i,name in enumerate(self.names)}
-        order = [('size', int(v.node.hint)) if isinstance(v,
-                                                          torch.SymInt) else ('tensor',
-                                                                              known.get(name))
-                 for name,v in zip(names, inputs)]
-        if all(o == ('size', _probe) or o == ('size',
-                                              self.n_factors) or o[0] == 'tensor' and o[1] is not None
-               for o in order):
-            self.direct, self.order = made, order
+        order = [self._wanted(name, v) for name,v in zip(names, inputs)]
+        if None not in order: self.direct, self.order = made, order
         return made
+
+    def _wanted(self, name, v):
+        "What Inductor wants in the place `name`: a size, or one of our tensors; None if we cannot tell"
+        if isinstance(v, torch.SymInt):
+            size = int(v.node.hint)
+            return ('size', size) if size in (_probe, self.n_factors) else None
+        known = {f'l_{k}_'.lower(): i for i,k in enumerate(self.names)}
+        return ('tensor', known[name]) if name in known else None
 
     def __call__(self, *ts):
         n = ts[0].numel()
         if self.direct is None or n >= 2**31: self.checked(*ts)
         else: self.direct(*[ts[i] if what == 'tensor' else n if i == _probe else i for what,i in self.order])
-
-_probe = 2**18 # elements of the tensors that a kernel is compiled and tried with
 
 # %% ../nbs/03b_fused.ipynb #34ea9d08
 def _try_kernel(f, prog, like, factors):
@@ -89,7 +92,7 @@ def kernel(prog, # a `Program`
     if f is None:
         why = (str(error).strip().splitlines() or [''])[0]
         warnings.warn(f"fused: torch.compile does not work here ({type(error).__name__}: {why}); the "
-                      "callbacks run uncompiled, on pieces that fit into the cache")
+                      "callbacks run uncompiled, in flat lots")
     _kernels[key] = f
     return f
 
@@ -101,12 +104,14 @@ def _flat(t):
     if reach != t.numel(): return None
     return t.detach().as_strided((t.numel(),), (1,))
 
+# %% ../nbs/03b_fused.ipynb #5b110001
 def _in_step(g, p):
     "Gradient `g` with the strides of `p`, where they differ only along axes of length 1"
     if g.stride() == p.stride() or g.layout is not torch.strided: return g
     same = all(a == b or n == 1 for a,b,n in zip(g.stride(), p.stride(), p.shape))
     return g.as_strided(p.shape, p.stride()) if same else g
 
+# %% ../nbs/03b_fused.ipynb #5b110002
 def _like(t, p):
     "`t` in the memory layout of `p`: itself, or a copy"
     return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
@@ -289,6 +294,7 @@ def _plan(self:FusedStep, ps, hyper):
 @patch
 def _sizes(self:FusedStep, device): return self.sizes.get(device.type, (2**20, 2**22))
 
+# %% ../nbs/03b_fused.ipynb #5b110003
 @patch
 def _sort(self:FusedStep, ps):
     "Large parameters, and lists of small ones"

@@ -84,15 +84,17 @@ class _Shell(nn.Module):
         self.inner = model
     def forward(self, *xb): return self.inner.forward(*xb)
 
+# %% ../nbs/04u_graphs.ipynb #9a0c0022
 def _copies(o): # tensor, or tuple, list or dict of such
     return o.clone() if isinstance(o, torch.Tensor) else map_batch(_copies, o)
 
+# %% ../nbs/04u_graphs.ipynb #9a0c0023
 def _layout(xb):
     "What a recording of inputs `xb` depends on; None if they are not all tensors"
     if not all(isinstance(x, torch.Tensor) for x in xb): return None
     return [(x.shape, x.stride(), x.dtype, x.device) for x in xb]
 
-# %% ../nbs/04u_graphs.ipynb #9a0c0022
+# %% ../nbs/04u_graphs.ipynb #9a0c0024
 class CUDAGraphs(Callback):
     "Records the model's forward and backward pass at the first training batch, and plays them from then on"
     order, run_valid, alone = 900, False, True # after all that change the batch
@@ -117,30 +119,39 @@ class CUDAGraphs(Callback):
         self._own, self._waits = vars(self.model).get('forward'), True
         self.model.forward = self._play
 
-    def _play(self, *xb):
-        self._leave()
-        return _copies(self._made(*xb))
-
-    def _leave(self):
-        "The model's `forward` is its own again"
-        if not self._waits: return
-        self._waits = False
-        if self._own is None: del self.model.forward
-        else: self.model.forward = self._own
-
-    def after_cancel_batch(self): self._leave() # cancelled before the model was called
+    # cancelled before the model was called
+    def after_cancel_batch(self): self._leave()
+    def after_cancel_train(self): self._leave()
+    def after_cancel_epoch(self): self._leave()
+    def after_cancel_fit(self): self._leave()
     def cleanup_fit(self):
         self._leave()
         self._made = self._recorded = None # gives the memory back
 
     def __getstate__(self): return {**vars(self), '_made': None, '_recorded': None, '_waits': False}
 
-# %% ../nbs/04u_graphs.ipynb #9a0c0023
+# %% ../nbs/04u_graphs.ipynb #9a0c0025
+@patch
+def _play(self:CUDAGraphs, *xb):
+    "In the place of the model's `forward`, once: play the recording"
+    self._leave()
+    return _copies(self._made(*xb))
+
+@patch
+def _leave(self:CUDAGraphs):
+    "The model's `forward` is its own again"
+    if not self._waits: return
+    self._waits = False
+    if self._own is None: del self.model.forward
+    else: self.model.forward = self._own
+
+# %% ../nbs/04u_graphs.ipynb #9a0c0026
 @patch
 def _weights(self:CUDAGraphs):
     "Where the weights are, and which of them train"
     return [(p.data_ptr(), p.requires_grad) for p in self.model.parameters()]
 
+# %% ../nbs/04u_graphs.ipynb #9a0c0027
 @patch
 def _make(self:CUDAGraphs, layout, weights):
     "Record both passes; buffers and random numbers stay as they are"
@@ -162,7 +173,7 @@ def _make(self:CUDAGraphs, layout, weights):
     self._inputs, self._recorded = layout, weights
     self.seconds += time.perf_counter() - t
 
-# %% ../nbs/04u_graphs.ipynb #9a0c0024
+# %% ../nbs/04u_graphs.ipynb #9a0c0028
 def _check_beside(cbs, model):
     "An error if somebody else takes the model's calls over"
     other = next((cb.name for cb in cbs if cb.name in ('CompileModel', 'Distributed')), None)
@@ -171,7 +182,7 @@ def _check_beside(cbs, model):
         raise ValueError(f"CUDAGraphs and {other} both take the model's calls over: leave one of them out "
                          "(CompileModel(mode='reduce-overhead') records graphs of its own)")
 
-# %% ../nbs/04u_graphs.ipynb #9a0c0040
+# %% ../nbs/04u_graphs.ipynb #9a0c0045
 def fastest(learn): # a Learner that has not trained yet
     "`learn`, on CUDA with its optimizer on flat lots and its model recorded; elsewhere as it is"
     if learn.device.type != 'cuda': return learn
@@ -180,7 +191,7 @@ def fastest(learn): # a Learner that has not trained yet
     taken = any(cb.name in ('CompileModel', 'Distributed', 'CUDAGraphs') for cb in learn.cbs)
     return learn if taken else learn.add_cbs(CUDAGraphs())
 
-# %% ../nbs/04u_graphs.ipynb #9a0c0042
+# %% ../nbs/04u_graphs.ipynb #9a0c0047
 class _Few(Callback):
     "Ends the training part of an epoch after `n` batches"
     order = 1000
@@ -188,6 +199,7 @@ class _Few(Callback):
     def after_batch(self):
         if self.training and self.iter+1 >= self.n: raise CancelTrainException
 
+# %% ../nbs/04u_graphs.ipynb #9a0c0048
 def warm_up(learn): # a Learner, about to train
     "Train a few batches and validate, as if never; gives the seconds as a dict, empty on a CPU"
     if learn.device.type != 'cuda': return {}
@@ -196,6 +208,7 @@ def warm_up(learn): # a Learner, about to train
     torch.cuda.synchronize(learn.device)
     return dict(warm_up=round(time.perf_counter() - t, 2))
 
+# %% ../nbs/04u_graphs.ipynb #9a0c0049
 def recording(learn): # a Learner that has trained
     "What recording its model took in the last fit, seconds, as a dict; empty if nothing was recorded"
     found = [cb for cb in learn.cbs if isinstance(cb, CUDAGraphs) and cb._on]

@@ -462,7 +462,8 @@ _style = """
 .moving table { display: block; overflow-x: auto; border: 0; margin: 0.3rem 0; font-size: 0.9rem; }
 figure.moving table th, figure.moving table td { padding: 0.1rem 0.9rem 0.1rem 0; border: 0; text-align: left;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
-.moving .sliders { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
+.moving .sliders { display: grid; gap: 0 1.5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
 .moving button { font: inherit; color: inherit; background: none; border: 1px solid; border-radius: 4px;
   min-width: 2.6rem; min-height: 2rem; margin-right: 0.4rem; cursor: pointer; }
 .moving button:first-child { min-width: 6rem; }
@@ -471,6 +472,10 @@ figure.moving table th, figure.moving table td { padding: 0.1rem 0.9rem 0.1rem 0
 .moving input { flex: 1; min-width: 5rem; height: 2rem; accent-color: #2f7fd1; }
 .moving output { min-width: 4.5rem; padding: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .moving small { opacity: 0.75; }
+@media (max-width: 30rem) {
+  .moving table { font-size: 0.75rem; }
+  figure.moving table * { padding-right: 0.4rem; }
+}
 .moving .aloud { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 """
 

@@ -26,7 +26,7 @@ class Optimizer(ParamGroups):
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  cbs, # optimizer callbacks, called in this order as `cb(p, **state, **hypers)`
-                 fused=False, # run them as one compiled kernel (notebook 03b)?
+                 fused=False, # as one kernel (notebook 03b)? True: compiled; 'flat': without a compiler
                  **hypers): # one number for all groups or a list; wins over a callback's own `defaults`
         super().__init__(params, cbs, **hypers)
         self.fused = fused

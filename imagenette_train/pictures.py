@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from .messages import *
 from .files import *
 from .batches import *
+from .precision import *
 from .folders import *
 from .augment import *
 
@@ -191,7 +192,11 @@ def best_device(device=None): # 'cpu', 'cuda', ...; None: CUDA or Apple's MPS wh
                              "there is one")
         return torch.device(device)
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
-    return torch.device(next((d for d,is_there in there.items() if is_there and _works(d) is None), 'cpu'))
+    found = next((d for d,is_there in there.items() if is_there and _works(d) is None), 'cpu')
+    if found == 'mps' and os.environ.get('PYTORCH_ENABLE_MPS_FALLBACK') != '1':
+        say_once("On Apple's MPS. What PyTorch cannot do there yet is an error; start Python with "
+                 "PYTORCH_ENABLE_MPS_FALLBACK=1, and the CPU does it")
+    return torch.device(found)
 
 # %% ../nbs/04d_pictures.ipynb #466e9e27
 class PictureLoader:

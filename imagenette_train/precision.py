@@ -78,7 +78,8 @@ class MixedPrecision(Callback):
     def after_cancel_batch(self):
         self._leave()
         # cancelled after backward
-        if self._scaled_loss is not None and self.loss is self._scaled_loss: self.learn.loss = self._plain_loss
+        scaled = self._scaled_loss is not None and self.loss is self._scaled_loss
+        if scaled: self.learn.loss = self._plain_loss
     def after_cancel_train(self): self._leave() # cancelled between begin_batch and after_loss
     def after_cancel_valid(self): self._leave()
     def after_cancel_epoch(self): self._leave()

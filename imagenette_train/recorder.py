@@ -84,9 +84,14 @@ class ValidSums:
         for m in self.metrics:
             if is_accumulator(m): m.reset()
 
+    def _move(self, learn): # torchmetrics' keep their sums where they are told to
+        for m in self.metrics:
+            if is_accumulator(m) and hasattr(m, 'to'): m.to(learn.device)
+
     def add(self, learn): # a Learner that has just computed the loss of a batch
         "Add a batch"
         n = count_items(learn.xb, learn.xkw, learn.yb)
+        if not self.n_seen: self._move(learn)
         vals = [learn.loss.detach()*n]
         for m in self.metrics:
             if is_accumulator(m): m.update(learn.pred, *learn.yb)

@@ -232,7 +232,8 @@ events_asked = ('begin_fit', 'begin_epoch', 'begin_train', 'begin_batch', 'after
                 'after_backward', 'before_step', 'after_step', 'after_batch', 'after_train', 'begin_validate',
                 'after_validate', 'after_epoch', 'after_fit')
 copies = ('pickle', 'deepcopy') # of a Learner: not between a prediction and its gradient
-apart = [{'EMA', 'AveragedEval'}, {'MixUp', 'CutMix'}] # callbacks of which only one can be used
+# callbacks of which only one can be used
+apart = [{'EMA', 'AveragedEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'CompileModel'}]
 
 # %% ../nbs/04t_rules.ipynb #64b19b7f
 def crossings(seed=0): # of the events at which questions are asked

@@ -20,7 +20,11 @@ from .callbacks import *
 # %% ../nbs/04e_vision.ipynb #ff115488
 class AdaptiveConcatPool2d(nn.Module):
     "Average and maximum over all places, side by side: (n, c, h, w) -> (n, 2c, 1, 1)"
-    def forward(self, x): return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1)
+    def forward(self, x):
+        # on CUDA the gradient of adaptive_max_pool2d is not the same to the last bit each time
+        if torch.are_deterministic_algorithms_enabled(): top = x.flatten(2).max(2).values[..., None, None]
+        else: top = F.adaptive_max_pool2d(x, 1)
+        return torch.cat([top, F.adaptive_avg_pool2d(x, 1)], 1)
 
 # %% ../nbs/04e_vision.ipynb #f0d68f54
 def _like_resnet(net):

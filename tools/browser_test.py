@@ -30,11 +30,20 @@ def notebooks():
     sizes = {p: moving_bytes(p) for p in sorted((root/'nbs').glob('*.ipynb'))}
     return {p: n for p,n in sizes.items() if n}
 
-def as_html(path, theme, folder):
-    "The notebook as nbconvert's page, in a folder"
+def only_moving(path, to):
+    "A notebook with nothing but the pictures that move"
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    is_moving = lambda c: any('class="moving"' in ''.join(o.get('data', {}).get('text/html', ''))
+                              for o in c.get('outputs', ()))
+    to.write_text(json.dumps({**nb, 'cells': [c for c in nb['cells'] if is_moving(c)]}), encoding='utf-8')
+    return to
+
+def as_html(path, theme, folder, whole=False):
+    "The notebook as nbconvert's page, in a folder; all of it, or only the pictures that move"
     from nbconvert import HTMLExporter
     page = folder/f'{path.stem}-{theme}.html'
-    page.write_text(HTMLExporter(theme=theme).from_filename(str(path))[0], encoding='utf-8')
+    notebook = path if whole else only_moving(path, folder/path.name)
+    page.write_text(HTMLExporter(theme=theme).from_filename(str(notebook))[0], encoding='utf-8')
     return page
 
 # --- a browser
@@ -236,14 +245,6 @@ def jupyterlab(folder):
         server.wait()
         for k in own: os.environ.pop(k)
 
-def only_moving(path, to):
-    "A notebook with nothing but the pictures that move"
-    nb = json.loads(path.read_text(encoding='utf-8'))
-    is_moving = lambda c: any('class="moving"' in ''.join(o.get('data', {}).get('text/html', ''))
-                              for o in c.get('outputs', ()))
-    to.write_text(json.dumps({**nb, 'cells': [c for c in nb['cells'] if is_moving(c)]}), encoding='utf-8')
-    return to
-
 def in_lab(browser, path, folder):
     "A stranger's notebook keeps the still picture; one's own plays, in light and dark, and keeps the keys"
     at, notebook = Page(browser), only_moving(path, folder/path.name)
@@ -297,18 +298,18 @@ def pictures(browser, folder):
 def tests(browser, folder, lab=False):
     "Name of each test and what it finds wrong"
     yield 'size', too_large()
-    page = lambda name, theme='light': as_html(root/'nbs'/f'{name}.ipynb', theme, folder)
-    moved = {theme: page('01_momentum', theme) for theme in ('light', 'dark')}
+    momentum = root/'nbs'/'01_momentum.ipynb'
+    moved = {theme: as_html(momentum, theme, folder, whole=True) for theme in ('light', 'dark')}
     yield 'numbers, light and wide', answers(browser, moved['light'], 'light', wide)
     yield 'numbers, dark and narrow', answers(browser, moved['dark'], 'dark', narrow)
     yield 'every picture on a dark page', starts(browser, moved['dark'], 'dark')
     for path in notebooks():
-        html = moved['light'] if path.stem == '01_momentum' else as_html(path, 'light', folder)
+        html = moved['light'] if path == momentum else as_html(path, 'light', folder)
         yield f'every picture of {path.stem}', starts(browser, html, 'light')
         if path.stem == '03f_race': yield 'clicks', snaps(browser, html)
     yield 'no scripts', stays_still(browser, moved['light'])
     yield 'a theme that changes', turns_dark(browser, moved['light'])
-    if lab: yield 'JupyterLab', in_lab(browser, root/'nbs'/'01_momentum.ipynb', folder)
+    if lab: yield 'JupyterLab', in_lab(browser, momentum, folder)
 
 def main():
     skipped = why_not()

@@ -13,7 +13,7 @@ import pretend
 from imagenette_train import checkpoint, fused, recent, recipes
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
-from imagenette_train.experiment import Profile, profile_data
+from imagenette_train.experiment import Profile, profile_data, timed
 from imagenette_train.folders import generate_pictures
 from imagenette_train.toys import tiny_net, tiny_pictures
 
@@ -63,7 +63,6 @@ def steps(log, dls):
     "A step waits for nothing, or once for float16's scaler"
     for prec,most in (('fp16', 1), ('bf16', 0), ('fp32', 0)):
         learn = fastest(profile_learner(size, dls, opt_func=Adam))
-        learn.cbs[-1].record = static_buffers
         learn = dict(fp16=learn.to_fp16, bf16=learn.to_bf16, fp32=learn.to_fp32)[prec]()
         learn.logger, step = None, Step(log)
         learn.fit(1, 1e-3, cbs=step)
@@ -71,6 +70,15 @@ def steps(log, dls):
         assert sum(waits.values()) <= most, (prec, waits)
         said = ', '.join(f'{v:.0f} at {k}' for k,v in waits.items()) or 'none'
         print(f'a step in {prec}: {launches(step.seen)/step.batches:.0f} launches; waits: {said}')
+
+def runs(dls):
+    "A run of the chapter is warm before the clock starts, its model recorded, and leaves no trace of that"
+    learn = profile_learner(size, dls, opt_func=SGD).to_bf16()
+    learn.logger = None
+    res = timed(learn, lambda learn: learn.fit(1, 1e-3))
+    assert res['warm_up'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
+    assert learn.opt_func.keywords == dict(fused='flat') and 'forward' not in vars(learn.model)
+    print('a run: warmed up, recorded, flat')
 
 def as_one_kernel(prog, like, factors):
     "In the place of `kernel`: what would be compiled is one launch"
@@ -162,9 +170,11 @@ def main():
     warnings.filterwarnings('ignore', message='fused: ')
     fused.kernel = as_one_kernel
     checkpoint._same += (pretend.Pretend,) # plain data, as a tensor on a real device
+    torch.cuda.make_graphed_callables = static_buffers
     with pretend.cuda() as log:
         dls = batches(log)
         steps(log, dls)
+        runs(dls)
         sweeps(log, profile_learner(Profile('whole'), dls, opt_func=SGD).model)
         optimizers(log)
         resumed()

@@ -129,8 +129,9 @@ def block(name):
     make = next((f for kind,f in kinds.items() if name.startswith(kind)), trained)
     try: return make(name)
     except FileNotFoundError:
-        how = ': `make gpu` measures it, on a machine with a GPU' if name.endswith('-cuda') else ''
-        return f'*`{name}` is not measured yet{how}.*'
+        on_gpu = name.endswith('-cuda')
+        how = '`make gpu` measures it, on a machine with a GPU' if on_gpu else 'nobody has trained it'
+        return f'*Not measured yet: {how}.*'
 
 def filled(text):
     "`text` with all its blocks made anew"

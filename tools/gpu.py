@@ -81,7 +81,8 @@ def report(a, results):
 
 def results_of(a): return a.out/'results' if a.rehearse else root/'results'
 
-def main():
+def asked():
+    "What the command line asks for"
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', help="Imagenette's folder")
     p.add_argument('--out', type=Path)
@@ -92,14 +93,22 @@ def main():
     p.add_argument('--rehearse', action='store_true')
     p.add_argument('--pretend', action='store_true')
     p.add_argument('--part', choices=list(limits), help=argparse.SUPPRESS)
-    a = p.parse_args()
+    return p.parse_args()
+
+def main():
+    a = asked()
+    a.data = a.data and str(Path(a.data).expanduser().resolve())
     a.out = (a.out or root/'runs'/('gpu-rehearsal' if a.rehearse else 'gpu')).resolve()
     if a.part: return child(a)
+    possible(a)
+    a.device = a.device or ('cuda' if a.pretend or not a.rehearse else 'cpu')
+    parent(a)
+
+def possible(a):
+    "End with a word of why, if what was asked for cannot be done here"
     if lacking := [name for module,name in needed.items() if not there(module)]:
         sys.exit(f"missing here: {', '.join(lacking)}. Install them, or put their wheels on PYTHONPATH")
-    a.device = a.device or ('cuda' if a.pretend or not a.rehearse else 'cpu')
     if a.pretend and not a.rehearse: sys.exit('--pretend needs --rehearse: a pretended GPU has no figures')
-    parent(a)
 
 def parent(a):
     "All parts in turn, as long as there is time"

@@ -59,12 +59,15 @@ class Part:
 
 def env(p):
     p.attempt('nvidia-smi', nvidia_smi) if p.cuda else p.say('nvidia-smi', 'only on a GPU')
-    versions = torch.__version__, torch.version.cuda, torch.backends.cudnn.version()
-    p.say('torch, CUDA, cuDNN', ', '.join(map(str, versions)))
+    p.attempt('torch, CUDA, cuDNN', versions, p)
     p.attempt('copy on the device, GB/s read and written', copy_speed, p)
     for dtype in (torch.float16, torch.bfloat16):
         p.attempt(f'matrix product in {str(dtype)[6:]}, TFLOP/s', product_speed, p, dtype)
     p.attempt('one tiny launch from Python, µs', launch_cost, p)
+
+def versions(p):
+    cudnn = torch.backends.cudnn.version() if p.cuda else 'not asked'
+    return f'{torch.__version__}, {torch.version.cuda}, {cudnn}'
 
 def nvidia_smi():
     what = 'name,driver_version,clocks.sm,clocks.mem,power.limit,memory.total'
@@ -315,19 +318,22 @@ def variant(p, dls, prec, kwargs, cbs):
 
 # --- runs: the chapter's tables
 
+def total(result): return sum(e['seconds'] for e in result['epochs'])
+
 def the_runs(p):
     names = ['adam', 'sgd_cb'] if p.rehearse else list(runs)
     out = p.results/f'chapter-{p.device.type}'
     done = reproduce(p.data, p.profile, p.device.type, p.seeds, names, out, fresh=True)
     for r in names:
         mine = [o for o in done if o['settings']['run'] == r]
-        secs = [sum(e['seconds'] for e in o['epochs']) for o in mine]
         accs = [o['epochs'][-1]['accuracy'] for o in mine]
-        p.say(f'{r}: seconds of all epochs; accuracy', f"{said(secs)}; {said(accs, 3)}")
-    if p.rehearse: return
-    secs = [sum(e['seconds'] for e in o['epochs']) for o in done if o['settings']['run'] in chapter_runs]
-    p.say('3 epochs with validation, warm: longest', f'{max(secs):.2f} s (the aim: under 3)')
-    for k in ('warm_up', 'recording'): p.say(f'{k}, s', said([o[k] for o in done]))
+        p.say(f'{r}: seconds of all epochs; accuracy', f"{said(map(total, mine))}; {said(accs, 3)}")
+    if not p.rehearse: how_fast(p, done)
+
+def how_fast(p, done):
+    longest = max(total(o) for o in done if o['settings']['run'] in chapter_runs)
+    p.say('3 epochs with validation, warm: longest', f'{longest:.2f} s (the aim: under 3)')
+    for k in ('warm_up', 'recording'): p.say(f'{k}, s', said(o[k] for o in done))
 
 def said(values, digits=2): return ', '.join(f'{v:.{digits}f}' for v in values)
 

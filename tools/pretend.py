@@ -83,7 +83,7 @@ class Pretend(torch.Tensor):
     def to(self, *args, **kwargs):
         to = _destination(args, kwargs)
         if to.device is not None and to.device.type == 'cpu':
-            if to.non_blocking: raise RuntimeError("a copy to the CPU would be read before it has arrived")
+            if to.non_blocking: raise RuntimeError("a copy to the CPU would be read too early")
             waited()
             return _ToCpu.apply(self).to(to.dtype or self.dtype)
         kwargs = {k: v for k,v in kwargs.items() if k in ('copy', 'memory_format')}
@@ -184,14 +184,12 @@ def _count(name, args, kwargs, ours, plain, there):
 
 def _count_copy(name, args, kwargs, there):
     "Count a copy, by where it comes from and where it goes"
-    made = name == '_to_copy'
-    from_cuda = is_pretend(args[0 if made else 1])
-    to_cuda = there if made else is_pretend(args[0])
-    non_blocking = kwargs.get('non_blocking') or not made and len(args) > 2 and args[2]
+    if name == '_to_copy': from_cuda, to_cuda = is_pretend(args[0]), there
+    else: to_cuda, from_cuda = map(is_pretend, args[:2])
+    non_blocking = kwargs.get('non_blocking', any(a is True for a in args[2:]))
     if from_cuda and to_cuda: launched()
-    elif from_cuda and non_blocking:
-        raise RuntimeError("a copy to the CPU would be read before it has arrived")
-    elif to_cuda and non_blocking: _state.log.copies[line()] += 1
+    elif non_blocking and from_cuda: raise RuntimeError("a copy to the CPU would be read too early")
+    elif non_blocking and to_cuda: _state.log.copies[line()] += 1
     elif from_cuda or to_cuda: waited()
 
 def _foreach_launches(name, args):
