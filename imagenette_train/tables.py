@@ -210,7 +210,7 @@ def _each_run(plan, fresh):
     for i,(seed,name) in enumerate(plan.todo):
         run, path = runs[name], plan.out/f'{name}-seed{seed}.json'
         left = _time_left(spent, plan.todo[i:], plan)
-        print(f"[{i+1}/{n}] {run.title}: {run.opt}, {run.call}, seed {seed}{left}")
+        print(f"[{i+1}/{n}] {run.title}, seed {seed}{left}\n{run.opt}\n{run.call}")
         make = lambda: train_run(run, plan.profile, plan.dls, seed)
         res, kept = kept_or_made(path, run_settings(name, plan, seed), make, fresh)
         if kept: _say_kept(res)
@@ -223,8 +223,8 @@ def _each_run(plan, fresh):
         yield res
 
 # %% ../nbs/05f_reproduce.ipynb #dc519159
-smoke_note = ("These numbers mean nothing: smoke only shows that all parts run. Try --profile quick,\n"
-              "which takes about 10 minutes on two CPU cores.")
+smoke_note = ("These numbers mean nothing: smoke only shows that all parts run.\n"
+              "Try --profile quick, which takes about 10 minutes on two CPU cores.")
 
 # %% ../nbs/05f_reproduce.ipynb #b88fcf9b
 def reproduce(data=None, # folder of pictures; None: found as `find_pictures` says
@@ -242,7 +242,7 @@ def reproduce(data=None, # folder of pictures; None: found as `find_pictures` sa
           f"{len(plan.dls.train.pics)} pictures\non {device_name(plan.device)}\n")
     done = list(_each_run(plan, fresh))
     table = for_terminal(report(plan.out), drop=('call', 'seeds'))
-    print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the pictures are in "
+    print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the pictures are in\n"
           f"{plan.out}{note}")
     if p.name == 'smoke': print(smoke_note)
     return done
