@@ -102,7 +102,9 @@ def code(cell):
     folded = cell['metadata'].get('jupyter', {}).get('source_hidden')
     marks = [hidden] if folded or hidden == 'remove-input' else []
     metadata = dict(tags=[*tags(cell), *marks])
-    if 'fig-alt' in said: metadata['mystnb'] = dict(image=dict(alt=said['fig-alt']))
+    metadata['mystnb'] = shown = {}
+    if 'fig-alt' in said: shown['image'] = dict(alt=said['fig-alt'])
+    if 'code-summary' in said: shown['code_prompt_show'] = said['code-summary'].strip('"')
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
