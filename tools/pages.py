@@ -173,17 +173,28 @@ def mathjax():
     shutil.rmtree(to/'package')
     (to/got.stdout.strip()).unlink()
 
+def to_what_is_there(texts):
+    "Page -> text, with links to a method without a place of its own going to its class"
+    places = {name: set(re.findall(r'<span id=\\?"([^"\\]*)\\?"', text)) for name,text in texts.items()}
+    def mended(m):
+        there, owner = places.get(m[1], ()), m[2].partition('.')[0]
+        return m[0] if m[2] in there or owner not in there else f']({m[1]}.html#{owner})'
+    return {name: re.sub(r'\]\((\w+)\.html#([\w.]+)\)', mended, text) for name,text in texts.items()}
+
 def write_pages(processed):
     "What Sphinx reads"
     names = page_names()
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir(parents=True)
     language = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+    made = {}
     for path,nb,_ in processed:
         cells = page(path, nb, names)
         if path.stem == 'index': cells.append(toctrees(names))
         whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
-        (pages/f'{names[path.stem]}.ipynb').write_text(json.dumps(whole), encoding='utf-8')
+        made[names[path.stem]] = json.dumps(whole)
+    for name,text in to_what_is_there(made).items():
+        (pages/f'{name}.ipynb').write_text(text, encoding='utf-8')
     (pages/'names.md').write_text(names_page(), encoding='utf-8')
     for name,file in texts.items():
         if not (root/file).exists(): continue
