@@ -108,7 +108,7 @@ def _from_timm(name, n_out, pretrained):
 # %% ../nbs/04e_vision.ipynb #b4ee81a2
 def arch_name(arch): # function that makes a network
     "The name under which torchvision knows `arch`; None if it does not"
-    name, home = getattr(arch, '__name__', ''), getattr(arch, '__module__', '')
+    name, home = getattr(arch, '__name__', ''), getattr(arch, '__module__', None) or ''
     return name if home.startswith('torchvision.models') and name in models.list_models(models) else None
 
 # %% ../nbs/04e_vision.ipynb #6e84ab75
