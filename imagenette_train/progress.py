@@ -8,6 +8,7 @@ __all__ = ['plain_row', 'ProgressCallback', 'for_terminal']
 # %% ../nbs/04a_progress.ipynb #3b91a799
 import shutil, sys, time
 from contextlib import contextmanager
+from textwrap import fill
 from fastcore.basics import patch
 from tabulate import tabulate
 from .messages import *
@@ -124,12 +125,12 @@ def _drawn(lines, width, drop):
 def for_terminal(text, # with tables in Markdown
                  width=None, # characters; None: those of the terminal
                  drop=()): # names of columns that may go if a table is too wide
-    "`text` with tables that fit a terminal"
+    "`text` with tables and lines that fit a terminal; a word that is too long (a path) stays whole"
     width, out, table = width or shutil.get_terminal_size().columns, [], []
     for line in [*text.splitlines(), '']:
         if line.startswith('|'): table.append(line)
         else:
             if table: out.append(_drawn(table, width, drop))
-            out.append(line)
+            out.append(fill(line, width, break_long_words=False, break_on_hyphens=False))
             table = []
     return '\n'.join(out[:-1])
