@@ -53,7 +53,7 @@ class Share:
                  dl, # loader of the whole batches
                  rank, # our number, from 0
                  world, # how many processes there are
-                 train=True): # may a batch that is empty for us not be left out?
+                 train=True): # for training: an item that does not count, where our share is empty
         self.dl, self.rank, self.world, self.train, self.n, self.n_all = dl, rank, world, train, 0, 0
         # whose random numbers a checkpoint keeps
         self.sampler, self.generator = getattr(dl, 'sampler', None), getattr(dl, 'generator', None)
