@@ -213,21 +213,31 @@ class FusedStep:
         self.known_in, self.known = None, () # `opt.state` after the last step, and what it held
 
     def __call__(self):
-        self.done, jobs, rest, state = {}, [], [], self.opt.state
-        same = state is self.known_in and len(state) == len(self.known)
-        self.unmoved = same and all(map(operator.is_, state.values(), self.known))
-        for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
-            ps = [p for p in pg if p.grad is not None]
-            plan = self.plans.get(i)
-            if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
-            jobs += [(lot, *self._job(lot, hyper)) for lot in plan.lots]
-            rest += [(p, hyper) for p in plan.rest]
+        self.done, state = {}, self.opt.state
+        self.unmoved = self._holds_the_same(state)
+        jobs, rest = self._prepared()
         for lot,f,new,writes_grad in jobs:
             lot.run(f, writes_grad)
             if new:
                 for s in lot.states: s.update(new)
         for p,hyper in rest: self.opt._step_one(p, state[p], hyper)
         if not self.unmoved: self.known_in, self.known = state, list(state.values())
+
+    def _prepared(self):
+        "What to call for each lot, and the parameters that are stepped one by one"
+        jobs, rest = [], []
+        for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
+            ps = [p for p in pg if p.grad is not None]
+            plan = self.plans.get(i)
+            if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
+            jobs += [(lot, *self._job(lot, hyper)) for lot in plan.lots]
+            rest += [(p, hyper) for p in plan.rest]
+        return jobs, rest
+
+    def _holds_the_same(self, state):
+        "Are these the very entries that `opt.state` had after the last step?"
+        same = state is self.known_in and len(state) == len(self.known)
+        return same and all(map(operator.is_, state.values(), self.known))
 
     def _fits(self, plan, ps, hyper):
         "Is everything still as it was when `plan` was made?"

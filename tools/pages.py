@@ -108,13 +108,16 @@ def code(cell):
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
+def unbroken(text):
+    "`text` where a figure and its spread stay on one line"
+    return re.sub(r'(?<=[\d)]) (±) (?=\d)|(?<=\d) (to) (?=-?[\d.]+\))', lambda m: f'\xa0{m[1] or m[2]}\xa0', text)
+
 def linked_outputs(cell, names):
     "The tables that a cell prints link to pages, too"
     for o in cell['outputs']:
         data = o.get('data', {})
         if 'text/markdown' not in data: continue
-        text = ''.join(data['text/markdown']).replace(' ± ', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}')
-        data['text/markdown'] = with_links(text, names)
+        data['text/markdown'] = with_links(unbroken(''.join(data['text/markdown'])), names)
     return cell
 
 def page(path, nb, names):
@@ -198,7 +201,7 @@ def write_pages(processed):
     (pages/'names.md').write_text(names_page(), encoding='utf-8')
     for name,file in texts.items():
         if not (root/file).exists(): continue
-        text = with_links((root/file).read_text(encoding='utf-8'), names)
+        text = with_links(unbroken((root/file).read_text(encoding='utf-8')), names)
         (pages/f'{name}.md').write_text(text, encoding='utf-8')
 
 def main():
