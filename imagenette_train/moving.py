@@ -285,11 +285,11 @@ const axes = (c, p, w, h) => { // a frame with numbers; gives functions from num
   const x = place(p.x, left, right), y = place(p.y, bottom, top)
   c.font = '12px sans-serif'
   c.textAlign = 'center'
-  for (const [v, text] of p.x.ticks) c.fillText(text, x(v), bottom + 14)
-  c.fillText(p.x.label, (left + right) / 2, h - 6)
+  for (const [v, text] of p.x.ticks) c.fillText(text, x(v), bottom + 16)
+  c.fillText(p.x.label, (left + right) / 2, h - 5)
   c.fillText(p.title, (left + right) / 2, 14)
   c.textAlign = 'right'
-  for (const [v, text] of p.y.ticks) c.fillText(text, left - 5, y(v) + 4)
+  for (const [v, text] of p.y.ticks) c.fillText(text, left - 5, Math.min(y(v) + 4, bottom))
   c.save(); c.translate(11, (top + bottom) / 2); c.rotate(-Math.PI / 2)
   c.textAlign = 'center'; c.fillText(p.y.label, 0, 0); c.restore()
   c.globalAlpha = 0.4; c.strokeRect(left, top, right - left, bottom - top); c.globalAlpha = 1
