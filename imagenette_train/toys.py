@@ -242,7 +242,7 @@ def draw_loop(steps, # names of the steps, in order
     deep = max((len(names) for names in callbacks.values()), default=0)
     last, last_wide, last_gap = places[-1]
     height = 1.5 + (1. if events else 0.) + 0.32*deep
-    ax = ax or plt.subplots(figsize=(0.62*(last + last_wide), height))[1]
+    ax = ax or plt.subplots(figsize=(0.5*(last + last_wide), height))[1]
     for i,(step,(x,wide,gap)) in enumerate(zip(steps, places)):
         box = dict(boxstyle='round,pad=0.5', fc='#dbe9f6', ec='#4477aa')
         ax.text(x, 0, step, ha='center', va='center', family='monospace', fontsize=8, bbox=box)
