@@ -110,7 +110,8 @@ def code(cell):
 
 def unbroken(text):
     "`text` where a figure and its spread stay on one line"
-    return re.sub(r'(?<=[\d)]) (±) (?=\d)|(?<=\d) (to) (?=-?[\d.]+\))', lambda m: f'\xa0{m[1] or m[2]}\xa0', text)
+    spread = r'(?<=[\d)]) (±) (?=\d)|(?<=\d) (to) (?=-?[\d.]+\))'
+    return re.sub(spread, lambda m: f'\xa0{m[1] or m[2]}\xa0', text)
 
 def linked_outputs(cell, names):
     "The tables that a cell prints link to pages, too"
