@@ -39,7 +39,13 @@ class LRFinder(ParamScheduler):
     def begin_validate(self): raise CancelValidException
 
 # %% ../nbs/04r_finder.ipynb #69dc2275
-SuggestedLRs = namedtuple('SuggestedLRs', 'lr_min lr_steep')
+def _suggesting(names):
+    "A named tuple of rates that prints three digits of each: the curve does not tell more"
+    made = namedtuple('SuggestedLRs', names)
+    made.__repr__ = made.__str__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
+    return made
+
+SuggestedLRs = _suggesting('lr_min lr_steep')
 
 def _slopes(lrs, losses):
     "How much the loss falls or rises per decade, at each rate"
@@ -119,7 +125,7 @@ def lr_find(self:Learner,
     else:
         fs = as_list(suggest_funcs)
         middle = _middle(num_it, *self.lr_found)
-        res = namedtuple('SuggestedLRs', [f.__name__ for f in fs])(*(f(*middle) for f in fs))
+        res = _suggesting([f.__name__ for f in fs])(*(f(*middle) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)
     return res
 

@@ -210,7 +210,7 @@ class FusedStep:
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
         self.mode = _fused_mode(opt)
         self.plans, self.programs, self.buffers, self.done = {}, {}, {}, {}
-        self.known_in, self.known = None, () # `opt.state` after the last step, and what it held
+        self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
 
     def __call__(self):
         self.done, state = {}, self.opt.state
@@ -221,7 +221,7 @@ class FusedStep:
             if new:
                 for s in lot.states: s.update(new)
         for p,hyper in rest: self.opt._step_one(p, state[p], hyper)
-        if not self.unmoved: self.known_in, self.known = state, list(state.values())
+        if not self.unmoved: self.known_in, self.known = state, (list(state), list(state.values()))
 
     def _prepared(self):
         "What to call for each lot, and the parameters that are stepped one by one"
@@ -236,8 +236,9 @@ class FusedStep:
 
     def _holds_the_same(self, state):
         "Are these the very entries that `opt.state` had after the last step?"
-        same = state is self.known_in and len(state) == len(self.known)
-        return same and all(map(operator.is_, state.values(), self.known))
+        ps, states = self.known
+        if state is not self.known_in or len(state) != len(ps): return False
+        return all(map(operator.is_, state, ps)) and all(map(operator.is_, state.values(), states))
 
     def _fits(self, plan, ps, hyper):
         "Is everything still as it was when `plan` was made?"

@@ -27,22 +27,13 @@ def clean_output(o):
     for k in {'text/plain', 'text/html'} & set(o.get('data', {})): o.data[k] = without_paths(o.data[k])
     return o
 
-def joined(outputs):
-    "`outputs`, where lines that were printed one after the other are one output, however they arrived"
-    found = []
-    for o in outputs:
-        both = found and found[-1].output_type == o.output_type == 'stream' and found[-1].name == o.name
-        if both: found[-1].text += o.text
-        else: found.append(o)
-    return found
-
 def clean(nb):
     "Keep tables, figures and printed lines; drop what changes from run to run"
     for cell in nb.cells:
         cell.metadata = {k: v for k,v in cell.metadata.items() if k in kept_metadata}
         if cell.cell_type != 'code': continue
         cell.execution_count = None
-        cell.outputs = joined([clean_output(o) for o in cell.outputs if not is_noise(o)])
+        cell.outputs = [clean_output(o) for o in cell.outputs if not is_noise(o)]
     nb.metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
 
 def set_aside(nb):
@@ -58,7 +49,8 @@ def run(path):
     nb, t = nbformat.read(path, 4), time.perf_counter()
     kept = set_aside(nb)
     folder = {'metadata': {'path': str(path.parent)}}
-    NotebookClient(nb, timeout=1200, kernel_name='python3', resources=folder).execute()
+    # lines that are printed one after the other are one output, however they arrive
+    NotebookClient(nb, timeout=1200, kernel_name='python3', resources=folder, coalesce_streams=True).execute()
     for i,source in kept.items(): nb.cells[i].source = source
     clean(nb)
     nbformat.write(nb, path)

@@ -1,5 +1,5 @@
 "Runs nbdev_test over every notebook, checks that export and clean change nothing, and counts."
-import builtins, dis, importlib, json, os, re, subprocess, sys, tempfile, time, types
+import builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import browser_test, style
@@ -52,6 +52,27 @@ def exported():
 def readme_filled():
     "The figures of README and BENCHMARKS are those of results/"
     return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
+
+def example_runs():
+    "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
+    from imagenette_train.folders import generate_pictures
+    text = (root/'README.md').read_text(encoding='utf-8')
+    code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
+    smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
+               'bs=32': 'bs=8, presize=40, resize=32'}
+    for large,small in smaller.items():
+        if large not in code: return [f'README has no {large!r} any more: say here what stands for it']
+        code = code.replace(large, small)
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        generate_pictures(tmp/'made', n_train=10, n_valid=1)
+        (tmp/'made/train').rename(tmp/'my_pictures')
+        shutil.copy(next((tmp/'my_pictures').rglob('*.JPEG')), tmp/'new.jpg')
+        code += '\nassert len(learn.recorder.values) == 3'
+        env = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1', 'IMAGENETTE_TRAIN_CACHE': str(tmp)}
+        p = subprocess.run([bin/'python', '-c', code], cwd=tmp, env=env, capture_output=True, text=True)
+        made = (tmp/'my_model/predict.py').is_file()
+    return [] if p.returncode == 0 and made else [(p.stdout + p.stderr)[-3000:]]
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
@@ -133,7 +154,7 @@ def main():
         style.table()
         why_not = browser_test.why_not()
         checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
-                  readme_filled, results_drawn, packed]
+                  readme_filled, example_runs, results_drawn, packed]
         if why_not:
             print(f'skipped  {browsed.__doc__}: {why_not}')
             skipped += 1
