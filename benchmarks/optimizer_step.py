@@ -17,6 +17,7 @@ from pathlib import Path
 VARIANTS = dict(ours='callbacks, per parameter', pieces="callbacks, fused='flat'",
                 fused='callbacks, fused=True', loop='PyTorch, for-loop', foreach='PyTorch, foreach',
                 torch_fused='PyTorch, fused', fastai='fastai', floor="the memory's limit")
+GROWN = 3 # in how many rounds the growing sizes are measured, too
 # bytes for a weight and step: everything is read once, everything but the gradient written once
 BYTES = dict(adam=28, sgd=20, rmsprop=20)
 
@@ -189,7 +190,7 @@ def planned(models, optims, growth, skip=()):
     sizes = ('1e5', '1e6', '1e7', '1e8') if growth else ()
     return plan + [('adam', f'n={n}', v) for n in sizes for v in ('ours', 'fused', 'torch_fused', 'floor')]
 
-def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
+def main(rounds=8, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
          device=None, out=None, skip=()):
     import torch
     from imagenette_train.files import write_whole
@@ -201,7 +202,7 @@ def main(rounds=5, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd'
     settings = dict(rounds=rounds, steps=steps, bytes=BYTES)
     result = dict(settings=settings, environment=environment(device), runs=[], failures={})
     for i in range(rounds):
-        for optim,model,variant in planned(models, optims, growth, skip):
+        for optim,model,variant in planned(models, optims, growth and i < GROWN, skip):
             try: got = measure(variant, optim, model, device, steps)
             except RuntimeError as e: got = failed(result, i, optim, model, variant, e)
             if got: result['runs'].append(dict(round=i, optim=optim, model=model, variant=variant, **got))
@@ -221,7 +222,7 @@ if __name__ == '__main__':
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        a.add_argument('--rounds', type=int, default=5)
+        a.add_argument('--rounds', type=int, default=8)
         a.add_argument('--steps', type=int, default=30)
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])

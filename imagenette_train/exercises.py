@@ -90,7 +90,8 @@ def _holds_nothing(v):
 # %% ../nbs/00h_exercises.ipynb #2922d86a
 def _difference(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
-    if isinstance(v, _Stopped): return v
+    if isinstance(v, _Stopped):
+        return f"{v} (`None` came back from yours: is there a `return`?)" if "'NoneType'" in v else v
     if _holds_nothing(v):
         return "nothing comes back yet: put something in place of `...`, and end with a `return`"
     if isinstance(v, dict) and isinstance(ex.right, dict):

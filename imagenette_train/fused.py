@@ -173,6 +173,7 @@ class _Packed(_Planned):
         self.p, self.g = (b[:n] for b in staging)
         self.ps_in, self.gs_in = _views(self.p, ps), _views(self.g, ps)
         self.flat_ps = [_flat(p) for p in ps]
+        self.rows = all(p.ndim == 1 for p in ps)
         self.odd = [i for i,p in enumerate(ps) if p.ndim > 1 and 1 in p.shape]
         self.state, self.held = [], []
         for k in names:
@@ -186,13 +187,16 @@ class _Packed(_Planned):
     def run(self, f, writes_grad):
         grads = [p.grad for p in self.ps]
         for i in self.odd: grads[i] = _in_step(grads[i], self.ps[i])
-        # on a CPU `cat` gathers many small tensors sooner
-        if self.p.is_cpu: torch.cat(self.flat_ps, out=self.p)
-        else: torch._foreach_copy_(self.ps_in, self.ps)
-        torch._foreach_copy_(self.gs_in, grads)
+        self._gather(self.p, self.flat_ps, self.ps_in, self.ps)
+        self._gather(self.g, grads if self.rows else None, self.gs_in, grads)
         f(self.p, self.g, *self.state)
         torch._foreach_copy_(self.ps, self.ps_in)
         if writes_grad: torch._foreach_copy_(grads, self.gs_in)
+
+    def _gather(self, buf, flat, views, ts):
+        # on a CPU `cat` gathers many small tensors sooner; it wants them flat
+        if buf.is_cpu and flat is not None: torch.cat(flat, out=buf)
+        else: torch._foreach_copy_(views, ts)
 
 # %% ../nbs/03b_fused.ipynb #f1a70001
 def _fused_mode(opt):
