@@ -93,6 +93,7 @@ def _spread(values, digits):
 def _times(results, name):
     "Seconds an epoch, and times those as it is"
     ratios = time_ratios(results, name) if name != 'none' else []
+    if len(ratios) < 2: ratios = [] # nobody knows how far a single one can be trusted
     return [_spread(epoch_seconds(results, name), 0), _spread(ratios, 2)]
 
 # %% ../nbs/05b_ablation.ipynb #734ec964
@@ -117,11 +118,13 @@ def ablation_table(results): # of `ablation`
 
 # %% ../nbs/05b_ablation.ipynb #3c618fd5
 def no_ratios(results): # of `ablation`
-    "Which tricks have no ratio of times, as a sentence; None if all have one"
-    tried = {o['settings']['trick'] for o in results} - {'none'}
-    without = [tricks[k].title for k in tricks if k in tried and not time_ratios(results, k)]
-    if not without: return None
-    return f"Trained on another day than what they would be compared with: {', '.join(without)}."
+    "Which tricks have no ratio of times, and why, in words; None if all have one"
+    tried, said = {o['settings']['trick'] for o in results} - {'none'}, []
+    for n,why in ((1, 'Trained with one seed, so that a ratio of times says nothing'),
+                  (0, 'Trained on another day than what their times would be compared with')):
+        found = [tricks[k].title for k in tricks if k in tried and len(time_ratios(results, k)) == n]
+        if found: said.append(f"{why}: {', '.join(found)}.")
+    return ' '.join(said) or None
 
 # %% ../nbs/05b_ablation.ipynb #05b7a1e5
 def ablation_report(results): # of `ablation`
