@@ -114,7 +114,7 @@ def ablation_table(results): # of `ablation`
     tried = {o['settings']['trick'] for o in results}
     rows = [[*_trick_row(results, k), *_times(results, k)] for k in tricks if k in tried]
     return markdown(rows, ['', 'change', 'seeds', 'accuracy', 'valid_loss', 'accuracy, change by seed',
-                           's an epoch', 'times "as it is"'])
+                           's an epoch', 'time over "as it is"'])
 
 # %% ../nbs/05b_ablation.ipynb #3c618fd5
 def no_ratios(results): # of `ablation`
