@@ -40,9 +40,9 @@ def _is_one(items): # what `predict` was given
     return isinstance(items, (str, os.PathLike)) or hasattr(items, '__array_interface__')
 
 # %% ../nbs/04x_after.ipynb #999adf7d
-def _names(dls):
-    "Names of the classes; their numbers, if there are no names"
-    return list(getattr(dls, 'vocab', None) or map(str, range(dls.c)))
+def _names(dls, n):
+    "Names of the `n` classes; their numbers, if there are no names"
+    return list(getattr(dls, 'vocab', None) or map(str, range(n)))
 
 # %% ../nbs/04x_after.ipynb #aa5213ed
 _softmax = partial(torch.softmax, dim=-1)
@@ -55,7 +55,7 @@ def predict(self:Learner,
     "The class of a picture, or of each of several, as a `Prediction`; prepared as in validation"
     one = _is_one(items)
     probs, _ = self.get_preds(self.dls.test_dl([items] if one else items), act)
-    res = _named(probs, _names(self.dls))
+    res = _named(probs, _names(self.dls, probs.shape[-1]))
     return res[0] if one else res
 
 # %% ../nbs/04x_after.ipynb #ce50c723
@@ -90,8 +90,8 @@ def interpret(self:Learner,
     preds, targets = self.get_preds(dl)
     if not isinstance(targets, torch.Tensor) or targets.ndim != 1:
         raise ValueError("interpret is for classification: the target of an item must be one class number")
-    return Interpretation(act(preds), targets, _each_loss(self, preds, targets), _names(self.dls),
-                          getattr(dl, 'pics', None))
+    return Interpretation(act(preds), targets, _each_loss(self, preds, targets),
+                          _names(self.dls, preds.shape[-1]), getattr(dl, 'pics', None))
 
 # %% ../nbs/04x_after.ipynb #2d0d4e54
 def _library(name, # of a module
@@ -212,7 +212,7 @@ def _info(learn):
         raise TypeError("export writes how pictures are prepared, and these DataLoaders are not from "
                         "get_data: keep the weights with learn.save")
     mean, std = made['stats'] or imagenet_stats
-    return dict(format=1, network=made, classes=_names(learn.dls),
+    return dict(format=1, network=made, classes=_names(learn.dls, learn.dls.c),
                 pictures=dict(shorter_side=dl.size, size=dl.tfm.size, mean=list(mean), std=list(std)),
                 versions=dict(imagenette_train=__version__, torch=torch.__version__,
                               torchvision=torchvision.__version__, python=platform.python_version()))

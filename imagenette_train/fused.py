@@ -109,7 +109,7 @@ def _flat(t):
     if t.layout is not torch.strided or 0 in t.stride(): return None
     reach = sum((n-1)*s for n,s in zip(t.shape, t.stride())) + 1 # how far its elements lie apart in memory
     if reach != t.numel(): return None
-    return t.detach().as_strided((t.numel(),), (1,))
+    return t.data.as_strided((t.numel(),), (1,)) # `data`: autograd does not count what is written to it
 
 # %% ../nbs/03b_fused.ipynb #5b110001
 def _in_step(g, p):
@@ -179,7 +179,7 @@ class _Packed(_Planned):
         n = sum(p.numel() for p in ps)
         self.p, self.g = (b[:n] for b in staging)
         self.ps_in, self.gs_in = _views(self.p, ps), _views(self.g, ps)
-        self.flat_ps = [_flat(p) for p in ps]
+        self.flat_ps, self.targets = [_flat(p) for p in ps], [p.data for p in ps]
         self.rows = all(p.ndim == 1 for p in ps)
         self.odd = [i for i,p in enumerate(ps) if p.ndim > 1 and 1 in p.shape]
         self.state, self.held = [], []
@@ -197,7 +197,7 @@ class _Packed(_Planned):
         self._gather(self.p, self.flat_ps, self.ps_in, self.ps)
         self._gather(self.g, grads if self.rows else None, self.gs_in, grads)
         f(self.p, self.g, *self.state)
-        torch._foreach_copy_(self.ps, self.ps_in)
+        torch._foreach_copy_(self.targets, self.ps_in)
         if writes_grad: torch._foreach_copy_(grads, self.gs_in)
 
     def _gather(self, buf, flat, views, ts):
