@@ -79,10 +79,11 @@ def time_ratios(results, # of `ablation`
     return [typical(name, s)/typical('none', s) for s in sorted(mine) if mine[s] == base.get(s)]
 
 # %% ../nbs/05b_ablation.ipynb #eb35500a
+def _tried(results): return {o['settings']['trick'] for o in results}
+
 def untried(results): # of `ablation`
     "The titles of the tricks without a result"
-    tried = {o['settings']['trick'] for o in results}
-    return [t.title for k,t in tricks.items() if k not in tried]
+    return [t.title for k,t in tricks.items() if k not in _tried(results)]
 
 # %% ../nbs/05b_ablation.ipynb #62cf01bc
 def _spread(values, digits):
@@ -111,15 +112,14 @@ def _trick_row(results, name):
 # %% ../nbs/05b_ablation.ipynb #e1a17d72
 def ablation_table(results): # of `ablation`
     "Accuracy and loss after the last epoch with each trick, how much the accuracy changes, and the time"
-    tried = {o['settings']['trick'] for o in results}
-    rows = [[*_trick_row(results, k), *_times(results, k)] for k in tricks if k in tried]
+    rows = [[*_trick_row(results, k), *_times(results, k)] for k in tricks if k in _tried(results)]
     return markdown(rows, ['', 'change', 'seeds', 'accuracy', 'valid_loss', 'accuracy, change by seed',
                            's an epoch', 'time over "as it is"'])
 
 # %% ../nbs/05b_ablation.ipynb #3c618fd5
 def no_ratios(results): # of `ablation`
     "Which tricks have no ratio of times, and why, in words; None if all have one"
-    tried, said = {o['settings']['trick'] for o in results} - {'none'}, []
+    tried, said = _tried(results) - {'none'}, []
     for n,why in ((1, 'Trained with one seed, so that a ratio of times says nothing'),
                   (0, 'Trained on another day than what their times would be compared with')):
         found = [tricks[k].title for k in tricks if k in tried and len(time_ratios(results, k)) == n]

@@ -91,7 +91,7 @@ def _holds_nothing(v):
 def _difference(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
     if isinstance(v, _Stopped):
-        return f"{v} (`None` came back from yours: is there a `return`?)" if "'NoneType'" in v else v
+        return f"{v} (something is `None`: does yours `return` what it makes?)" if "'NoneType'" in v else v
     if _holds_nothing(v):
         return "nothing comes back yet: put something in place of `...`, and end with a `return`"
     if isinstance(v, dict) and isinstance(ex.right, dict):

@@ -42,7 +42,7 @@ class LRFinder(ParamScheduler):
 def _suggesting(names):
     "A named tuple of rates that prints three digits of each: the curve does not tell more"
     made = namedtuple('SuggestedLRs', names)
-    made.__repr__ = made.__str__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
+    made.__repr__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
     return made
 
 SuggestedLRs = _suggesting('lr_min lr_steep')

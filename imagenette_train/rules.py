@@ -118,14 +118,14 @@ class _Seen:
     def compute(self): return self.n
 
 # %% ../nbs/04t_rules.ipynb #bf1c315a
-def _learner(names, makers, folder, more=()):
+def _learner(names, makers, folder, more=(), fused=False):
     "A Learner with the callbacks called `names`, and `more`"
     set_seed(4)
     data = [torch.utils.data.TensorDataset(*tiny_pictures(n, seed=s)) for n,s in ((60, 0), (24, 1))]
     dice = torch.Generator().manual_seed(5)
     train = torch.utils.data.DataLoader(data[0], 16, shuffle=True, generator=dice)
     dls = DataLoaders(train, torch.utils.data.DataLoader(data[1], 16), c=4)
-    opt_func = ScheduleFreeAdamW if 'AveragedEval' in names else partial(SGD, mom=0.9)
+    opt_func = partial(ScheduleFreeAdamW if 'AveragedEval' in names else partial(SGD, mom=0.9), fused=fused)
     cbs = [makers[n](folder) for n in names] + list(more)
     learn = Learner(dls, _Net('RNNRegularizer' in names), opt_func=opt_func, lr=0.05, cbs=cbs,
                     metrics=[accuracy, _Seen()])
@@ -206,18 +206,18 @@ def _quiet():
 when = ('before', 'during', 'after', 'resumed')
 
 # %% ../nbs/04t_rules.ipynb #bb109607
-def trained(names, makers, n_epoch, ask=None, moment=None, event=None, stop=None):
+def trained(names, makers, n_epoch, ask=None, moment=None, event=None, stop=None, fused=False):
     "What a training leaves behind; `ask` is asked at `moment`, and it is interrupted in batch `stop`"
     with tempfile.TemporaryDirectory() as tmp:
         folder, resume = Path(tmp), stop is not None
         more = lambda: [Asks(ask, event)] if moment in ('during', 'resumed') else []
         if resume:
             with _quiet():
-                learn = _learner(names, makers, folder, [*more(), StopAt(stop)])
+                learn = _learner(names, makers, folder, [*more(), StopAt(stop)], fused)
                 set_seed(4)
                 try: learn.fit(n_epoch)
                 except ConnectionAbortedError: pass
-        learn = _learner(names, makers, folder, more())
+        learn = _learner(names, makers, folder, more(), fused)
         if moment == 'before': ask(learn)
         set_seed(99 if resume else 4)
         with _quiet(): learn.fit(n_epoch, resume=resume)
@@ -230,13 +230,15 @@ def check_callbacks(names, # of callbacks: keys of `makers`
                     moment, # one of `when`
                     event, # where it is asked, during a fit
                     makers=shipped, # name -> function of a folder that makes the callback
-                    n_epoch=3): # of the fit
+                    n_epoch=3, # of the fit
+                    fused=False): # does the optimizer step in sweeps? 'flat' and True as in `Optimizer`
     "What a training leaves behind that is asked a question, beside one that is not; None if it is the same"
     if moment == 'resumed' and 'Checkpoint' not in names: names = [*names, 'Checkpoint']
     makers = {**shipped, **makers}
-    calm = trained(names, makers, n_epoch)
+    calm = trained(names, makers, n_epoch, fused=fused)
     stop = 6 if moment == 'resumed' else None
-    return first_difference(calm, trained(names, makers, n_epoch, questions[question], moment, event, stop))
+    asked = trained(names, makers, n_epoch, questions[question], moment, event, stop, fused)
+    return first_difference(calm, asked)
 
 # %% ../nbs/04t_rules.ipynb #920c1da8
 events_asked = ('begin_fit', 'begin_epoch', 'begin_train', 'begin_batch', 'after_pred', 'after_loss',
@@ -247,13 +249,13 @@ copies = ('pickle', 'deepcopy') # of a Learner: not between a prediction and its
 apart = [{'EMA', 'AveragedEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'CompileModel'}]
 
 # %% ../nbs/04t_rules.ipynb #64b19b7f
-def crossings(seed=0): # of the events at which questions are asked
-    "Yields (callbacks, question, moment, event): each callback and each pair, with everything"
+def crossings(seed=0): # of the events at which questions are asked, and of the optimizers
+    "Yields (callbacks, question, moment, event, fused): each callback and each pair, with everything"
     dice = random.Random(seed)
     names = [(n,) for n in shipped] + [p for p in itertools.combinations(shipped, 2) if set(p) not in apart]
     for cbs,q,moment in itertools.product(names, questions, when):
-        yield cbs, q, moment, dice.choice(events_asked[:4] + events_asked[-4:]
-                                          if q in copies else events_asked)
+        event = dice.choice(events_asked[:4] + events_asked[-4:] if q in copies else events_asked)
+        yield cbs, q, moment, event, dice.choice((False, 'flat'))
 
 # %% ../nbs/04t_rules.ipynb #df6c4a6c
 def cross(n=None, # how many crossings, drawn at random; None: all
@@ -263,8 +265,8 @@ def cross(n=None, # how many crossings, drawn at random; None: all
     chosen = list(crossings(seed))
     if n is not None: chosen = random.Random(seed).sample(chosen, n)
     wrong = []
-    for cbs,q,moment,event in chosen[part[0]::part[1]]:
-        try: found = check_callbacks(cbs, q, moment, event)
+    for cbs,q,moment,event,fused in chosen[part[0]::part[1]]:
+        try: found = check_callbacks(cbs, q, moment, event, fused=fused)
         except Exception as e: found = f'{type(e).__name__}: {e}'
-        if found: wrong.append(f"{' and '.join(cbs)}, asked {q} {moment} ({event}): {found}")
+        if found: wrong.append(f"{' and '.join(cbs)}, asked {q} {moment} ({event}), fused={fused}: {found}")
     return wrong
