@@ -120,7 +120,7 @@ def work(variant, optim, model, device, steps):
     extra = extra()
     # as each library's own training loop does
     zero = opt.zero_grad if variant == 'fastai' else lambda: opt.zero_grad(set_to_none=True)
-    whole = iterations(opt, ps, cs, ms, zero, max(2, steps//2))
+    whole = iterations(opt, ps, cs, ms, zero, min(15, max(2, steps//2))) # each of them makes a graph
     return dict(step_ms=step, iteration_ms=whole, first_ms=first, extra_mb=extra)
 
 def medians(runs, variant, key='step_ms'):
@@ -190,7 +190,7 @@ def planned(models, optims, growth, skip=()):
     sizes = ('1e5', '1e6', '1e7', '1e8') if growth else ()
     return plan + [('adam', f'n={n}', v) for n in sizes for v in ('ours', 'fused', 'torch_fused', 'floor')]
 
-def main(rounds=8, steps=30, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
+def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
          device=None, out=None, skip=()):
     import torch
     from imagenette_train.files import write_whole
@@ -222,8 +222,8 @@ if __name__ == '__main__':
         sys.path.insert(0, str(Path(__file__).parent))
         import argparse
         a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        a.add_argument('--rounds', type=int, default=8)
-        a.add_argument('--steps', type=int, default=30)
+        a.add_argument('--rounds', type=int, default=7)
+        a.add_argument('--steps', type=int, default=60)
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
         a.add_argument('--skip', nargs='*', default=[])
