@@ -75,7 +75,7 @@ def _try_kernel(f, prog, like, factors):
 
 # %% ../nbs/03b_fused.ipynb #03b5a7e4
 def _registers():
-    "Of a CPU with registers of 512 bits, use half: the memory is the limit, and the wide ones gain nothing"
+    "256 bits at a time where a CPU has 512: a sweep waits for the memory, not for arithmetic"
     wide = hasattr(torch.backends, 'cpu') and torch.backends.cpu.get_cpu_capability() == 'AVX512'
     return {'cpp.simdlen': 256} if wide else {}
 
