@@ -39,25 +39,29 @@ class _Kernel:
                                              backend=self._compile), None)
 
     def _compile(self, gm, inputs):
-        "Inductor's work, and in which order it wants tensors and sizes"
-        made = torch._dynamo.lookup_backend('inductor')(gm, inputs)
+        "Inductor's work, with all its checks; the bare sweep inside is kept, if we know what it wants"
+        from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+        made = []
+        def inner(*args, **kwargs):
+            made.append(compile_fx_inner(*args, **kwargs))
+            return made[-1]
+        checked = compile_fx(gm, inputs, inner_compile=inner)
         names = [n.name.lower() for n in gm.graph.nodes if n.op == 'placeholder']
         order = [self._wanted(name, v) for name,v in zip(names, inputs)]
-        if None not in order: self.direct, self.order = made, order
-        return made
+        if made and None not in order:
+            self.direct, self.pick = getattr(made[-1], 'current_callable', None), operator.itemgetter(*order)
+        return checked
 
     def _wanted(self, name, v):
-        "What Inductor wants in the place `name`: a size, or one of our tensors; None if we cannot tell"
-        if isinstance(v, torch.SymInt):
-            size = int(v.node.hint)
-            return ('size', size) if size in (_probe, self.n_factors) else None
+        "Where in `(*tensors, length, number of factors)` stands what Inductor wants; None if we cannot tell"
+        if isinstance(v, torch.SymInt): return {_probe: -2, self.n_factors: -1}.get(int(v.node.hint))
         known = {f'l_{k}_'.lower(): i for i,k in enumerate(self.names)}
-        return ('tensor', known[name]) if name in known else None
+        return known.get(name)
 
     def __call__(self, *ts):
         n = ts[0].numel()
         if self.direct is None or n >= 2**31: self.checked(*ts)
-        else: self.direct(*[ts[i] if what == 'tensor' else n if i == _probe else i for what,i in self.order])
+        else: self.direct(list(self.pick((*ts, n, self.n_factors))))
 
 # %% ../nbs/03b_fused.ipynb #34ea9d08
 def _try_kernel(f, prog, like, factors):
@@ -89,11 +93,13 @@ def kernel(prog, # a `Program`
     error = None
     for quick in (True, False):
         try:
-            import torch._inductor.config as config
+            from torch._inductor import config
+            from torch._functorch import config as aot
             f = _Kernel(prog.tensors_graph, len(factors))
             trusted = {'cpp.vec_isa_ok': True} if quick else {}
-            with config.patch({'compile_threads': 1, **_registers(), **trusted}):
-                _try_kernel(f, prog, like, factors)
+            # (from the cache of whole graphs we would not see the bare sweep; kernels have their own cache)
+            with (config.patch({'compile_threads': 1, **_registers(), **trusted}),
+                  aot.patch(enable_autograd_cache=False)): _try_kernel(f, prog, like, factors)
             break
         except Exception as e: f, error = None, e
     if f is None:
@@ -148,48 +154,45 @@ def _as_planned(states, names, held, fixed):
     return all(s.get(k) == v for k,v in shared for s in states)
 
 # %% ../nbs/03b_fused.ipynb #2641305e
-class _Planned:
-    "Parameters that are stepped by one call of a kernel"
-    def __init__(self, ps, states, names, hyper):
-        self.ps, self.states, self.names, self.ptrs = ps, states, names, [p.data_ptr() for p in ps]
-        self.kind = _key(states[0], hyper), ps[0].dtype, ps[0].device
+class _Kind:
+    "Parameters with the same program and the same numbers, in lots"
+    def __init__(self, ps, states, names, lots):
+        self.ps, self.states, self.names, self.lots = ps, states, names, lots
+        self.ptrs = [p.data_ptr() for p in ps]
+        self.held = [[s[k] for s in states] for k in names] # the tensors that the lots have laid out
         self.fixed = [(k, v) for k,v in states[0].items() if not _is_num(v) and k not in names]
 
 # %% ../nbs/03b_fused.ipynb #ce56f094
-class _Single(_Planned):
+class _Single:
     "One tensor that is stepped where it lies"
-    def __init__(self, ps, states, names, hyper):
-        super().__init__(ps, states, names, hyper)
-        (p,), (state,) = ps, states
+    def __init__(self, p, state, names):
         for k in names: state[k] = _like(state[k], p)
-        self.held = [[state[k]] for k in names]
-        self.p, self.state, self.plain = _flat(p), [_flat(state[k]) for k in names], p.is_contiguous()
+        self.param, self.p, self.plain = p, _flat(p), p.is_contiguous()
+        self.state = [_flat(state[k]) for k in names]
 
     def run(self, f, writes_grad):
-        p = self.ps[0]
-        g = p.grad if self.plain and p.grad.is_contiguous() else _like(p.grad, p)
+        p, g = self.param, self.param.grad
+        if not (self.plain and g.is_contiguous()): g = _like(g, p)
         f(self.p, g.view(-1) if self.plain else _flat(g), *self.state)
         if writes_grad and g is not p.grad: p.grad.copy_(g)
 
 # %% ../nbs/03b_fused.ipynb #0d0dd1fb
-class _Packed(_Planned):
+class _Packed:
     "Tensors that are stepped together, in the two buffers `staging`"
-    def __init__(self, ps, states, names, hyper, staging):
-        super().__init__(ps, states, names, hyper)
+    def __init__(self, ps, states, names, staging):
         n = sum(p.numel() for p in ps)
-        self.p, self.g = (b[:n] for b in staging)
+        self.ps, (self.p, self.g) = ps, (b[:n] for b in staging)
         self.ps_in, self.gs_in = _views(self.p, ps), _views(self.g, ps)
         self.flat_ps, self.targets = [_flat(p) for p in ps], [p.data for p in ps]
         self.rows = all(p.ndim == 1 for p in ps)
         self.odd = [i for i,p in enumerate(ps) if p.ndim > 1 and 1 in p.shape]
-        self.state, self.held = [], []
+        self.state = []
         for k in names:
             buf = torch.empty(n, dtype=states[0][k].dtype, device=ps[0].device)
             views = _views(buf, ps)
             torch._foreach_copy_(views, [s[k] for s in states])
             for s,v in zip(states, views): s[k] = v
             self.state.append(buf)
-            self.held.append(views)
 
     def run(self, f, writes_grad):
         grads = [p.grad for p in self.ps]
@@ -220,28 +223,28 @@ class FusedStep:
                  opt): # the `Optimizer`
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
         self.mode = _fused_mode(opt)
-        self.plans, self.programs, self.buffers, self.done = {}, {}, {}, {}
+        self.plans, self.programs, self.buffers = {}, {}, {}
         self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
 
     def __call__(self):
-        self.done, state = {}, self.opt.state
+        state = self.opt.state
         self.unmoved = self._holds_the_same(state)
         jobs, rest = self._prepared()
-        for lot,f,new,writes_grad in jobs:
-            lot.run(f, writes_grad)
+        for kind,f,new,writes_grad in jobs:
+            for lot in kind.lots: lot.run(f, writes_grad)
             if new:
-                for s in lot.states: s.update(new)
+                for s in kind.states: s.update(new)
         for p,hyper in rest: self.opt._step_one(p, state[p], hyper)
         if not self.unmoved: self.known_in, self.known = state, (list(state), list(state.values()))
 
     def _prepared(self):
-        "What to call for each lot, and the parameters that are stepped one by one"
+        "What to call for each kind, and the parameters that are stepped one by one"
         jobs, rest = [], []
         for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
             ps = [p for p in pg if p.grad is not None]
             plan = self.plans.get(i)
             if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
-            jobs += [(lot, *self._job(lot, hyper)) for lot in plan.lots]
+            jobs += [(kind, *self._job(kind, hyper)) for kind in plan.kinds]
             rest += [(p, hyper) for p in plan.rest]
         return jobs, rest
 
@@ -255,13 +258,13 @@ class FusedStep:
         "Is everything still as it was when `plan` was made?"
         if not plan.final or plan.hyper_key != _key({}, hyper): return False
         if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
-        return all(self._as_it_was(lot) for lot in plan.lots)
+        return all(map(self._as_it_was, plan.kinds))
 
-    def _as_it_was(self, lot):
-        "Are weights and state of `lot` where they were?"
-        same_states = self.unmoved or all(self.opt.state[p] is s for p,s in zip(lot.ps, lot.states))
-        in_place = same_states and [p.data_ptr() for p in lot.ps] == lot.ptrs
-        return in_place and _as_planned(lot.states, lot.names, lot.held, lot.fixed)
+    def _as_it_was(self, kind):
+        "Are weights and state of `kind` where they were?"
+        same_states = self.unmoved or all(self.opt.state[p] is s for p,s in zip(kind.ps, kind.states))
+        in_place = same_states and [p.data_ptr() for p in kind.ps] == kind.ptrs
+        return in_place and _as_planned(kind.states, kind.names, kind.held, kind.fixed)
 
 # %% ../nbs/03b_fused.ipynb #0e8aaa36
 @patch
@@ -298,31 +301,32 @@ def _fits_kernel(p):
 
 # %% ../nbs/03b_fused.ipynb #9bebe521
 @patch
-def _planned(self:FusedStep, ps, hyper):
-    "What to step together of the parameters `ps`, all of one kind; None before their state is complete"
+def _laid_out(self:FusedStep, ps, hyper):
+    "The parameters `ps`, all of one kind, in lots; None before their state is complete"
     state = self.opt.state
     found = self._program(state[ps[0]], hyper)
     if found is None: return None
     names, (large, small) = found[0].tensor_names, self._sort(ps)
-    singles = [_Single([p], [state[p]], names, hyper) for p in large]
-    return singles + [_Packed(qs, [state[p] for p in qs], names, hyper, self._staging(qs[0])) for qs in small]
+    lots = [_Single(p, state[p], names) for p in large]
+    lots += [_Packed(qs, [state[p] for p in qs], names, self._staging(qs[0])) for qs in small]
+    return _Kind(ps, [state[p] for p in ps], names, lots)
 
 # %% ../nbs/03b_fused.ipynb #bcfbea0a
 @patch
 def _plan(self:FusedStep, ps, hyper):
     "Sorts the parameters `ps` into those that kernels step, and the rest"
-    kinds, lots, rest, final = {}, [], [], True
+    alike, kinds, rest, final = {}, [], [], True
     for p in ps:
         state = self.opt.state[p]
         self._check_state(p, state)
         numbers = [v for v in state.values() if _is_num(v)]
         if not _fits_kernel(p): rest.append(p)
-        else: kinds.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
-    for qs in kinds.values():
-        planned = self._planned(qs, hyper)
-        if planned is None: rest, final = rest+qs, False
-        else: lots += planned
-    return SimpleNamespace(ps=ps, lots=lots, rest=rest, final=final, hyper_key=_key({}, hyper))
+        else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
+    for qs in alike.values():
+        kind = self._laid_out(qs, hyper)
+        if kind is None: rest, final = rest+qs, False
+        else: kinds.append(kind)
+    return SimpleNamespace(ps=ps, kinds=kinds, rest=rest, final=final, hyper_key=_key({}, hyper))
 
 # %% ../nbs/03b_fused.ipynb #4a634afe
 @patch
@@ -356,17 +360,14 @@ def _staging(self:FusedStep, p):
 
 # %% ../nbs/03b_fused.ipynb #9abd3fa2
 @patch
-def _job(self:FusedStep, lot, hyper):
-    "What to call for `lot`, its new numbers, and whether gradients are written; once per step and kind"
-    p, state = lot.ps[0], lot.states[0]
-    which = (id(hyper), lot.kind, *(v for v in state.values() if _is_num(v)))
-    if which not in self.done:
-        prog, factors, new = self._program(state, hyper)
-        like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
-        k = None if self.mode == 'flat' else kernel(prog, like, factors)
-        f = partial(_in_pieces, prog, factors) if k is None else partial(_with_last, k, _factors(factors, p))
-        self.done[which] = f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
-    return self.done[which]
+def _job(self:FusedStep, kind, hyper):
+    "What to call for the lots of `kind`, its new numbers, and whether gradients are written"
+    p, state = kind.ps[0], kind.states[0]
+    prog, factors, new = self._program(state, hyper)
+    like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
+    k = None if self.mode == 'flat' else kernel(prog, like, factors)
+    f = partial(_in_pieces, prog, factors) if k is None else partial(_with_last, k, _factors(factors, p))
+    return f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
 
 # %% ../nbs/03b_fused.ipynb #c797d0cb
 def _with_last(k, factors, *ts): k(*ts, factors)
