@@ -2,6 +2,7 @@
 
     python benchmarks/optimizer_step.py                      # the whole table; results/benchmarks/
     python benchmarks/optimizer_step.py --rounds 1 --steps 5 # a quick look
+    python benchmarks/optimizer_step.py --again floor        # one variant anew, into the result that is there
 
 Each variant runs in a process of its own, and the processes take turns, since two fused steps in one
 process disturb each other's threads and a machine is not equally fast at all times. Only ratios within one
@@ -20,6 +21,7 @@ VARIANTS = dict(ours='callbacks, per parameter', pieces="callbacks, fused='flat'
 GROWN = 3 # in how many rounds the growing sizes are measured, too
 # bytes for a weight and step: everything is read once, everything but the gradient written once
 BYTES = dict(adam=28, sgd=20, rmsprop=20)
+NUMBERS = dict(adam=4, sgd=3, rmsprop=3) # a weight, its gradient and its averages
 
 def shapes(model):
     "The parameter shapes of a model"
@@ -75,9 +77,12 @@ def stopwatch(device):
 def floor(optim, model, device, steps):
     "The memory's limit: scaling in place reads and writes each number once, 8 bytes"
     import torch
-    ms, buf = stopwatch(device), torch.ones(sum(torch.Size(s).numel() for s in shapes(model)), device=device)
+    # as many numbers as a step looks at: fewer might fit into a cache that the step's do not fit into
+    n = NUMBERS[optim]
+    weights, ms = sum(torch.Size(s).numel() for s in shapes(model)), stopwatch(device)
+    buf = torch.ones(n*weights, device=device)
     for _ in range(3): buf.mul_(1.0001)
-    return dict(step_ms=[ms(lambda: buf.mul_(1.0001))*BYTES[optim]/8 for _ in range(steps)])
+    return dict(step_ms=[ms(lambda: buf.mul_(1.0001))*BYTES[optim]/(8*n) for _ in range(steps)])
 
 def forget_peak(device):
     "Start to watch how much memory is taken; gives a function that says how many MB more there were"
@@ -188,31 +193,52 @@ def planned(models, optims, growth, skip=()):
     "Every (optimizer, model, variant) to measure"
     plan = [(o, m, v) for m in models for o in optims for v in VARIANTS if v not in skip]
     sizes = ('1e5', '1e6', '1e7', '1e8') if growth else ()
-    return plan + [('adam', f'n={n}', v) for n in sizes for v in ('ours', 'fused', 'torch_fused', 'floor')]
+    grown = [v for v in ('ours', 'fused', 'torch_fused', 'floor') if v not in skip]
+    return plan + [('adam', f'n={n}', v) for n in sizes for v in grown]
+
+def without(file, variants, environment):
+    "The result in `file` without what was measured of `variants`, which is measured again"
+    result = json.loads(Path(file).read_text())
+    there, here = (e['device_name'] for e in (result['environment'], environment))
+    if there != here: raise SystemExit(f"{file} was measured on {there}, and this is {here}: measure it anew")
+    result['runs'] = [r for r in result['runs'] if r['variant'] not in variants]
+    result.setdefault('later', []).append(dict(variants=list(variants), environment=environment))
+    return result
+
+def measure_round(result, i, plan, device, steps):
+    "One process for each (optimizer, model, variant) of `plan`"
+    for optim,model,variant in plan:
+        try: got = measure(variant, optim, model, device, steps)
+        except RuntimeError as e: got = failed(result, i, optim, model, variant, e)
+        if got: result['runs'].append(dict(round=i, optim=optim, model=model, variant=variant, **got))
+
+def print_tables(result, models, optims):
+    "What was measured, and what could not be"
+    from tabulate import tabulate
+    for m in models:
+        for o in optims:
+            print(f'\n{o}, {m}:')
+            print(tabulate(table(result, o, m), headers='keys', floatfmt='.2f'))
+    print(*(f'no figure for {v}: {why}' for v,why in result['failures'].items()), sep='\n')
 
 def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
-         device=None, out=None, skip=()):
+         device=None, out=None, skip=(), again=()):
     import torch
     from imagenette_train.files import write_whole
     from imagenette_train.results import environment
-    from tabulate import tabulate
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    folder = Path(__file__).parent.parent/'results'/'benchmarks'
-    out = Path(out or folder/f'optimizer_step-{device}.json')
-    settings = dict(rounds=rounds, steps=steps, bytes=BYTES)
+    out = Path(out or Path(__file__).parent.parent/f'results/benchmarks/optimizer_step-{device}.json')
+    settings = dict(rounds=rounds, steps=steps, bytes=BYTES, numbers=NUMBERS)
     result = dict(settings=settings, environment=environment(device), runs=[], failures={})
+    if again:
+        result, skip = without(out, again, result['environment']), VARIANTS.keys() - again
+        rounds, steps = (result['settings'][k] for k in ('rounds', 'steps'))
     for i in range(rounds):
-        for optim,model,variant in planned(models, optims, growth and i < GROWN, skip):
-            try: got = measure(variant, optim, model, device, steps)
-            except RuntimeError as e: got = failed(result, i, optim, model, variant, e)
-            if got: result['runs'].append(dict(round=i, optim=optim, model=model, variant=variant, **got))
-        write_whole(out, json.dumps(result, indent=1))
+        measure_round(result, i, planned(models, optims, growth and i < GROWN, skip), device, steps)
+        # what was there before stays whole until all is measured again
+        if not again or i == rounds-1: write_whole(out, json.dumps(result, indent=1))
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
-    for m in models:
-        for o in optims:
-            rows = tabulate(table(result, o, m), headers='keys', floatfmt='.2f')
-            print(f'\n{o}, {m}:\n{rows}')
-    print(*(f'no figure for {v}: {why}' for v,why in result['failures'].items()), sep='\n')
+    print_tables(result, models, optims)
     print(f'\nraw results: {out}')
     sys.exit(bool(result['failures'].keys() - {'fastai'}))
 
@@ -227,6 +253,7 @@ if __name__ == '__main__':
         a.add_argument('--models', nargs='*', default=['resnet34', 'small'])
         a.add_argument('--optims', nargs='*', default=['adam', 'sgd', 'rmsprop'])
         a.add_argument('--skip', nargs='*', default=[])
+        a.add_argument('--again', nargs='*', default=[], choices=list(VARIANTS))
         a.add_argument('--no-growth', dest='growth', action='store_false')
         a.add_argument('--device')
         a.add_argument('--out')

@@ -8,7 +8,7 @@ new process, until it is done; then its weights are compared with those of the t
 disturbed. NaN: a loss that becomes NaN in a random batch. Threads: two Learners at the same time.
 Sequences: random calls of a Learner's methods (hypothesis). Rules: every callback, alone and in pairs, with
 every question that a Learner can be asked (a quarter of an hour)."""
-import argparse, json, os, random, signal, sys, tempfile, threading, time, warnings
+import argparse, contextlib, io, json, os, random, signal, sys, tempfile, threading, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
@@ -270,7 +270,9 @@ def sequences(n_examples, n_steps):
 
 def rules(n, tmp):
     "Callbacks, alone and in pairs, crossed with questions (`n` crossings, or all): how many differences"
-    def half(k): write_whole(tmp/f'crossed{k}.json', json.dumps(cross(n, part=(k, 2))))
+    def half(k):
+        with contextlib.redirect_stdout(io.StringIO()): found = cross(n, part=(k, 2)) # `check` prints
+        write_whole(tmp/f'crossed{k}.json', json.dumps(found))
     for pid in [child(half, k) for k in (0, 1)]: assert os.waitpid(pid, 0)[1] == 0, 'the crossing failed'
     wrong = [w for k in (0, 1) for w in json.loads((tmp/f'crossed{k}.json').read_text())]
     for w in wrong: print(w)
