@@ -52,6 +52,8 @@ class Recipe:
     pool_short: bool = True # average in the shortcuts that halve a picture?
     zero_norm: bool = True # does each block begin as its shortcut?
     depths: tuple = (2, 2, 2, 2) # blocks of the four stages
+    width: int = 64 # channels of the first stage; each later one has twice as many
+    keep_last: bool = False # does the last stage keep the side of its maps?
     ema: float | None = None # decay of averaged weights; None: no average
     adam_scale: float = 0.1 # Muon: rate of biases and norms, over that of the filters
     keep_norm: bool = False # does each filter bank keep the length it began with?
@@ -134,8 +136,8 @@ def race_learner(recipe, # a `Recipe`
                  dls): # what `race_data` gave
     "A `Learner` from random weights, in half precision where the machine can"
     act = dict(relu=nn.ReLU, mish=nn.Mish)[recipe.act]
-    names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths'
-    switches = {k: getattr(recipe, k) for k in names}
+    names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths', 'keep_last'
+    switches = dict({k: getattr(recipe, k) for k in names}, widths=[recipe.width*2**i for i in range(4)])
     model = switched_resnet(dls.c, act=partial(act, inplace=True), **switches)
     learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(recipe.smooth),
                     recipe_opt(recipe), metrics=accuracy, cbs=EMA(recipe.ema) if recipe.ema else None,
@@ -178,6 +180,8 @@ variants = dict(
     norms     = ('norms and biases four times as fast', dict(adam_scale=0.4)),
     keep      = ('filters keep their length', dict(keep_norm=True)),
     ahead     = ('Lookahead', dict(lookahead=True)),
+    last      = ('last maps with twice the side', dict(keep_last=True)),
+    wide      = ('half as many channels again', dict(width=96)),
     combo     = ('combo: twice the rate, squeeze and excite, Mish', dict(lr=0.04, se=True, act='mish')),
     combo8    = ('combo at four times the rate', dict(lr=0.08, se=True, act='mish')),
     combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),

@@ -70,11 +70,13 @@ def switched_resnet(n_out=10, # classes
                     act=nn.ReLU, # makes an activation
                     deep_stem=True, # three convolutions of 3 x 3 in place of one of 7 x 7?
                     blur=True, # blur the stem's max pool?
+                    keep_last=False, # does the last stage keep the side of its maps, in place of halving it?
                     **switches): # of `ResBlock`: se, pool_short, zero_norm
     "A ResNet (He et al., 2015) with the changes of \"Bag of Tricks\" (He et al., 2019) as switches"
     layers, i = _stem(widths[0], act, deep_stem, blur), widths[0]
-    for stage,(o,n) in enumerate(zip(widths, depths)):
+    strides = [1, *[2]*(len(widths)-2), 1 if keep_last else 2]
+    for o,n,stride in zip(widths, depths, strides):
         for j in range(n):
-            layers.append(ResBlock(i, o, 2 if stage and not j else 1, act, **switches))
+            layers.append(ResBlock(i, o, 1 if j else stride, act, **switches))
             i = o
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, n_out))
