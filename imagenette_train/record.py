@@ -167,6 +167,7 @@ variants = dict(
     lr4       = ('twice the rate', dict(lr=0.04)),
     bs32      = ('batches of 32', dict(bs=32, lr=0.014)),
     crop5     = ('crops keep half or more', dict(min_scale=0.5)),
+    crop7     = ('crops keep seven tenths or more', dict(min_scale=0.7)),
     crop25    = ('crops keep a quarter or more', dict(min_scale=0.25)),
     se        = ('squeeze and excite', dict(se=True)),
     mish      = ('Mish', dict(act='mish')),
@@ -186,7 +187,11 @@ variants = dict(
     combo8    = ('combo at four times the rate', dict(lr=0.08, se=True, act='mish')),
     combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),
     deep      = ('combo with 13 blocks in place of 8',
-                 dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))))
+                 dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))),
+    gather    = ('all that lowered the held-out loss', dict(lr=0.04, se=True, act='mish', min_scale=0.5,
+                                                            adam_scale=0.2, zero_norm=False)),
+    gather7   = ('the same, crops keep seven tenths', dict(lr=0.04, se=True, act='mish', min_scale=0.7,
+                                                           adam_scale=0.2, zero_norm=False)))
 
 def variant(name): # of `variants`
     "The `Recipe` of a variant"
