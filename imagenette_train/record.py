@@ -268,9 +268,9 @@ def record_search(data=None, # folder of pictures; None: found as `find_pictures
     return res
 
 # %% ../nbs/05c_record.ipynb #f38a3f2c
-def _last(results):
-    "Accuracy after the last epoch, by variant and seed"
-    return {(o['settings']['variant'], o['settings']['seed']): o['epochs'][-1]['accuracy'] for o in results}
+def _last(results, value='accuracy'):
+    "A figure of the last epoch, by variant and seed"
+    return {(o['settings']['variant'], o['settings']['seed']): o['epochs'][-1][value] for o in results}
 
 def share_error(share, n): # share of n pictures that is right
     "Standard deviation of a share that was counted on `n` pictures: binomial"
@@ -278,16 +278,17 @@ def share_error(share, n): # share of n pictures that is right
 
 # %% ../nbs/05c_record.ipynb #f0fdc2a6
 def search_table(results): # raw results of `record_search`
-    "Accuracy of each variant on held-out pictures, and its change from the first recipe, seed by seed"
-    last = _last(results)
+    "Accuracy, its change from the first recipe, seed by seed, and loss of each variant on held-out pictures"
+    last, loss = _last(results), _last(results, 'valid_loss')
     rows = []
     for name,(title,_) in variants.items():
         seeds = sorted(s for k,s in last if k == name)
         if not seeds: continue
         both = [s for s in seeds if ('base', s) in last and name != 'base']
         change = ', '.join(f"{100*(last[name,s]-last['base',s]):+.1f}" for s in both)
-        rows.append([title, len(seeds), mean_spread([100*last[name,s] for s in seeds], 1), change])
-    return markdown(rows, ['variant', 'seeds', 'accuracy, %', 'change by seed, points'])
+        rows.append([title, len(seeds), mean_spread([100*last[name,s] for s in seeds], 1), change,
+                     ', '.join(f'{loss[name,s]:.3f}' for s in seeds)])
+    return markdown(rows, ['variant', 'seeds', 'accuracy, %', 'change by seed, points', 'held-out loss'])
 
 # %% ../nbs/05c_record.ipynb #38e5d060
 def record_table(results): # raw results of `record`
