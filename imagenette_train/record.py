@@ -53,6 +53,7 @@ class Recipe:
     zero_norm: bool = True # does each block begin as its shortcut?
     depths: tuple = (2, 2, 2, 2) # blocks of the four stages
     width: int = 64 # channels of the first stage; each later one has twice as many
+    stem_pool: bool = True # does the stem end with a max pool that halves the picture again?
     keep_last: bool = False # does the last stage keep the side of its maps?
     ema: float | None = None # decay of averaged weights; None: no average
     adam_scale: float = 0.1 # Muon: rate of biases and norms, over that of the filters
@@ -136,7 +137,7 @@ def race_learner(recipe, # a `Recipe`
                  dls): # what `race_data` gave
     "A `Learner` from random weights, in half precision where the machine can"
     act = dict(relu=nn.ReLU, mish=nn.Mish)[recipe.act]
-    names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths', 'keep_last'
+    names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths', 'stem_pool', 'keep_last'
     switches = dict({k: getattr(recipe, k) for k in names}, widths=[recipe.width*2**i for i in range(4)])
     model = switched_resnet(dls.c, act=partial(act, inplace=True), **switches)
     learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(recipe.smooth),
@@ -181,6 +182,7 @@ variants = dict(
     norms     = ('norms and biases four times as fast', dict(adam_scale=0.4)),
     keep      = ('filters keep their length', dict(keep_norm=True)),
     ahead     = ('Lookahead', dict(lookahead=True)),
+    fine      = ('a stem that halves once, all maps with twice the side', dict(stem_pool=False)),
     last      = ('last maps with twice the side', dict(keep_last=True)),
     wide      = ('half as many channels again', dict(width=96)),
     combo     = ('combo: twice the rate, squeeze and excite, Mish', dict(lr=0.04, se=True, act='mish')),

@@ -55,13 +55,13 @@ class ResBlock(nn.Module):
     def forward(self, x): return self.act(self.se(self.convs(x)) + self.short(x))
 
 # %% ../nbs/05g_resnet.ipynb #0da261b0
-def _stem(w, act, deep_stem, blur):
-    "From pictures to `w` channels at a quarter of the side, a list of layers"
+def _stem(w, act, deep_stem, blur, stem_pool):
+    "From pictures to `w` channels at a quarter of the side, half without the pool; a list of layers"
     if deep_stem:
         convs = [conv_norm(3, w//2, 3, 2, act), conv_norm(w//2, w//2, act=act), conv_norm(w//2, w, act=act)]
     else: convs = [conv_norm(3, w, 7, 2, act)]
-    pool = [nn.MaxPool2d(2, 1), BlurPool(w)] if blur else [nn.MaxPool2d(3, 2, 1)]
-    return convs + pool
+    if not stem_pool: return convs
+    return convs + ([nn.MaxPool2d(2, 1), BlurPool(w)] if blur else [nn.MaxPool2d(3, 2, 1)])
 
 # %% ../nbs/05g_resnet.ipynb #b2cef39a
 def switched_resnet(n_out=10, # classes
@@ -70,10 +70,11 @@ def switched_resnet(n_out=10, # classes
                     act=nn.ReLU, # makes an activation
                     deep_stem=True, # three convolutions of 3 x 3 in place of one of 7 x 7?
                     blur=True, # blur the stem's max pool?
+                    stem_pool=True, # does the stem end with a max pool that halves the picture again?
                     keep_last=False, # does the last stage keep the side of its maps, in place of halving it?
                     **switches): # of `ResBlock`: se, pool_short, zero_norm
     "A ResNet (He et al., 2015) with the changes of \"Bag of Tricks\" (He et al., 2019) as switches"
-    layers, i = _stem(widths[0], act, deep_stem, blur), widths[0]
+    layers, i = _stem(widths[0], act, deep_stem, blur, stem_pool), widths[0]
     strides = [1, *[2]*(len(widths)-2), 1 if keep_last else 2]
     for o,n,stride in zip(widths, depths, strides):
         for j in range(n):
