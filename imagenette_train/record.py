@@ -168,7 +168,6 @@ variants = dict(
     lr4       = ('twice the rate', dict(lr=0.04)),
     bs32      = ('batches of 32', dict(bs=32, lr=0.014)),
     crop5     = ('crops keep half or more', dict(min_scale=0.5)),
-    crop7     = ('crops keep seven tenths or more', dict(min_scale=0.7)),
     crop25    = ('crops keep a quarter or more', dict(min_scale=0.25)),
     se        = ('squeeze and excite', dict(se=True)),
     mish      = ('Mish', dict(act='mish')),
@@ -190,9 +189,11 @@ variants = dict(
     combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),
     deep      = ('combo with 13 blocks in place of 8',
                  dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))),
+    combofine = ('combo, a stem that halves once, crops keep half',
+                 dict(lr=0.04, se=True, act='mish', min_scale=0.5, stem_pool=False)),
     gather    = ('all that lowered the held-out loss', dict(lr=0.04, se=True, act='mish', min_scale=0.5,
                                                             adam_scale=0.2, zero_norm=False)),
-    gather7   = ('the same, crops keep seven tenths', dict(lr=0.04, se=True, act='mish', min_scale=0.7,
+    gather7   = ('the same, but crops keep seven tenths', dict(lr=0.04, se=True, act='mish', min_scale=0.7,
                                                            adam_scale=0.2, zero_norm=False)))
 
 def variant(name): # of `variants`
