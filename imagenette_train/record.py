@@ -41,6 +41,7 @@ class Recipe:
     opt: str = 'muon' # muon or adam
     lr: float = 0.02 # peak learning rate
     wd: float = 0.01 # weight decay, decoupled
+    mom: float = 0.95 # momentum: decay of the averaged gradient
     sched: str = 'linear' # linear or flat_cos
     bs: int = 64 # pictures a batch
     smooth: float = 0.1 # share of the label that is spread over all classes
@@ -78,9 +79,9 @@ def _muon(params, lr, keep, ahead, **hypers):
 
 def recipe_opt(recipe): # a `Recipe`
     "Its optimizer, as `Learner` wants it: a function of parameters and rate"
-    if recipe.opt == 'adam': return partial(Adam, wd=recipe.wd, mom=0.95, sqr_mom=0.99)
-    return partial(_muon, wd=recipe.wd, adam_scale=recipe.adam_scale, keep=recipe.keep_norm,
-                   ahead=recipe.lookahead)
+    if recipe.opt == 'adam': return partial(Adam, wd=recipe.wd, mom=recipe.mom, sqr_mom=0.99)
+    return partial(_muon, wd=recipe.wd, mom=recipe.mom, adam_scale=recipe.adam_scale,
+                   keep=recipe.keep_norm, ahead=recipe.lookahead)
 
 # %% ../nbs/05c_record.ipynb #f7bf737e
 def recipe_sched(recipe): # a `Recipe`
@@ -187,6 +188,9 @@ variants = dict(
     combo     = ('combo: twice the rate, squeeze and excite, Mish', dict(lr=0.04, se=True, act='mish')),
     combo8    = ('combo at four times the rate', dict(lr=0.08, se=True, act='mish')),
     combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),
+    combo_mom = ('combo with a momentum of 0.6', dict(lr=0.04, se=True, act='mish', mom=0.6)),
+    combo_air = ('the same, three times the first rate, filters keep their length',
+                 dict(lr=0.06, se=True, act='mish', mom=0.6, keep_norm=True, wd=0.)),
     deep      = ('combo with 13 blocks in place of 8',
                  dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))),
     combofine = ('combo, a stem that halves once, crops keep half',
