@@ -195,6 +195,7 @@ variants = dict(
                  dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))),
     combofine = ('combo, a stem that halves once, crops keep half',
                  dict(lr=0.04, se=True, act='mish', min_scale=0.5, stem_pool=False)),
+    combowide = ('combo with half as many channels again', dict(lr=0.04, se=True, act='mish', width=96)),
     gather    = ('all that lowered the held-out loss', dict(lr=0.04, se=True, act='mish', min_scale=0.5,
                                                             adam_scale=0.2, zero_norm=False)),
     gather7   = ('the same, but crops keep seven tenths', dict(lr=0.04, se=True, act='mish', min_scale=0.7,
