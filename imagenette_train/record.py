@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['races', 'variants', 'chosen', 'leaderboard', 'Recipe', 'keep_filter_norm', 'recipe_opt', 'recipe_sched', 'hold_out',
-           'Race', 'race_data', 'race_learner', 'train_recipe', 'variant', 'Races', 'record', 'record_search',
-           'share_error', 'search_table', 'record_table']
+           'Race', 'race_data', 'GrowPictures', 'whiten_first', 'race_learner', 'train_recipe', 'variant', 'Races',
+           'record', 'record_search', 'share_error', 'search_table', 'record_table']
 
 # %% ../nbs/05c_record.ipynb #0d8e5d14
 import json
@@ -60,6 +60,8 @@ class Recipe:
     adam_scale: float = 0.1 # Muon: rate of biases and norms, over that of the filters
     keep_norm: bool = False # does each filter bank keep the length it began with?
     lookahead: bool = False # Lookahead around the optimizer?
+    first_side: float = 1. # side of the training pictures in the first epoch, over that in the last
+    whiten: bool = False # is the first convolution whitened, and fixed?
 
 # %% ../nbs/05c_record.ipynb #ee5b8d3c
 def keep_filter_norm(p, # parameter, any shape
@@ -133,6 +135,33 @@ def race_data(recipe, # a `Recipe`
     dls.folder = folder
     return dls
 
+# %% ../nbs/05c_record.ipynb #7be1c0a2
+class GrowPictures(Callback):
+    "Training pictures are small in the first epoch and have their whole side in the last two"
+    run_trial = False
+    def __init__(self,
+                 first, # side in the first epoch, as a share of the whole
+                 side): # the whole side, pixels
+        if not 0 < first <= 1: raise ValueError(f"first={first} must be above 0 and at most 1")
+        self.first, self.side = first, side
+
+    def before_epoch(self):
+        done = min(1, self.epoch/max(1, self.n_epoch-2))
+        self.dls.train.tfm.size = round(self.side*(self.first + (1-self.first)*done))
+
+# %% ../nbs/05c_record.ipynb #7be1c0a5
+@torch.no_grad()
+def whiten_first(model, # its first convolution is changed, and fixed
+                 xb, # a batch of pictures, (n, 3, h, w)
+                 eps=5e-4): # added to the variances, so that faint noise is not blown up
+    "Filters from the patches of `xb`, the strongest first, whose answers are not correlated"
+    conv = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    patches = nn.functional.unfold(xb.float(), conv.kernel_size)
+    var,vecs = torch.linalg.eigh(patches.transpose(0, 1).flatten(1).cov())
+    filters = (vecs/(var + eps).sqrt()).T.flip(0)[:len(conv.weight)]
+    conv.weight[:len(filters)] = filters.view(-1, *conv.weight.shape[1:])
+    conv.requires_grad_(False)
+
 # %% ../nbs/05c_record.ipynb #42eae950
 def race_learner(recipe, # a `Recipe`
                  dls): # what `race_data` gave
@@ -141,6 +170,7 @@ def race_learner(recipe, # a `Recipe`
     names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths', 'stem_pool', 'keep_last'
     switches = dict({k: getattr(recipe, k) for k in names}, widths=[recipe.width*2**i for i in range(4)])
     model = switched_resnet(dls.c, act=partial(act, inplace=True), **switches)
+    if recipe.whiten: whiten_first(model, dls.one_batch()[0])
     learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(recipe.smooth),
                     recipe_opt(recipe), metrics=accuracy, cbs=EMA(recipe.ema) if recipe.ema else None,
                     device=dls.train.device)
@@ -155,7 +185,8 @@ def train_recipe(recipe, # a `Recipe`
     "Train once from random weights; gives the epochs, the seconds and the precision"
     set_seed(seed)
     learn = race_learner(recipe, dls)
-    cbs = [recipe_sched(recipe), *([Checkpoint(file)] if file else [])]
+    cbs = [recipe_sched(recipe), GrowPictures(recipe.first_side, race.size),
+           *([Checkpoint(file)] if file else [])]
     res = timed(learn, lambda learn: learn.fit(race.n_epoch, recipe.lr, cbs=cbs, resume=file is not None))
     if file: Path(file).unlink(missing_ok=True)
     return res
@@ -185,6 +216,8 @@ variants = dict(
     fine      = ('a stem that halves once, all maps with twice the side', dict(stem_pool=False)),
     last      = ('last maps with twice the side', dict(keep_last=True)),
     wide      = ('half as many channels again', dict(width=96)),
+    grow      = ('small pictures first', dict(first_side=2/3)),
+    whiten    = ('a whitened first convolution', dict(whiten=True)),
     combo     = ('combo: twice the rate, squeeze and excite, Mish', dict(lr=0.04, se=True, act='mish')),
     combo8    = ('combo at four times the rate', dict(lr=0.08, se=True, act='mish')),
     combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),
