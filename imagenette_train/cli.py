@@ -78,10 +78,13 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
 def _record(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
             device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
             seeds:int=3, # number of seeds
+            epochs:int=5, # 5 or 20: the leaderboard's two short races
             out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
             fresh:bool=False): # train again what is already there
     "Train our best recipe by the rules of Imagenette's leaderboard"
-    _load('record').record(data, device=device, seeds=seeds, out=out, fresh=fresh)
+    profile = {5: 'record', 20: 'record20'}.get(epochs)
+    if not profile: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
+    _load('record').record(data, profile, device, seeds, out, fresh)
 
 # %% ../nbs/05e_cli.ipynb #e1dff8de
 def _overview():

@@ -334,14 +334,15 @@ def search_table(results): # raw results of `record_search`
 # %% ../nbs/05c_record.ipynb #38e5d060
 def record_table(results): # raw results of `record`
     "Accuracy in per cent after one epoch, two and so on, over the seeds; the leaderboard's best"
+    n_epoch = results[0]['settings']['race']['n_epoch']
+    shown = [i for i in range(n_epoch) if n_epoch <= 5 or i+1 in (1, 2, 5, 10, n_epoch)]
     rows = []
     for name in dict.fromkeys(o['settings']['variant'] for o in results):
         mine = [o for o in results if o['settings']['variant'] == name]
-        accs = zip(*([100*e['accuracy'] for e in o['epochs']] for o in mine))
-        n_epoch = mine[0]['settings']['race']['n_epoch']
+        accs = zip(*([100*o['epochs'][i]['accuracy'] for i in shown] for o in mine))
         best = leaderboard.get((mine[0]['settings']['race']['size'], n_epoch), '')
         rows.append([variants[name][0], len(mine), *(mean_spread(a, 2) for a in accs), best])
-    return markdown(rows, ['recipe', 'seeds', *(plural(i+1, 'epoch') for i in range(n_epoch)), 'leaderboard'])
+    return markdown(rows, ['recipe', 'seeds', *(plural(i+1, 'epoch') for i in shown), 'leaderboard'])
 
 # best accuracy in % by pixels and epochs, as github.com/fastai/imagenette showed it in November 2026
 leaderboard = {(128, 5): 87.43, (128, 20): 91.57}
