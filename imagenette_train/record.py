@@ -285,7 +285,7 @@ class Races:
         return res
 
 # %% ../nbs/05c_record.ipynb #caf680ad
-chosen = 'combo' # by the search below
+chosen = 'mom_crop5' # by the search below
 
 def record(data=None, # folder of pictures; None: found as `find_pictures` says
            profile='record', # name of one of `races`
