@@ -137,7 +137,7 @@ def race_data(recipe, # a `Recipe`
 
 # %% ../nbs/05c_record.ipynb #7be1c0a2
 class GrowPictures(Callback):
-    "Training pictures are small in the first epoch and have their whole side in the last two"
+    "Training pictures are small in the first epoch, grow, and have their whole side in the last two"
     run_trial = False
     def __init__(self,
                  first, # side in the first epoch, as a share of the whole
@@ -146,7 +146,8 @@ class GrowPictures(Callback):
         self.first, self.side = first, side
 
     def before_epoch(self):
-        done = min(1, self.epoch/max(1, self.n_epoch-2))
+        growing = self.n_epoch - 2 # epochs
+        done = self.epoch/growing if self.epoch < growing else 1
         self.dls.train.tfm.size = round(self.side*(self.first + (1-self.first)*done))
 
 # %% ../nbs/05c_record.ipynb #7be1c0a5
