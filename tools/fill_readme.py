@@ -92,7 +92,8 @@ def recorded(folder):
     "What the record's recipe reached"
     found = results(folder, variants, 'variant')
     env, data = found[0]['environment'], found[0]['settings']['data']
-    where = f"{data['copy']}, {env['device_name']}, torch {env['torch']}, {env['date'][:10]}"
+    days = sorted({o['environment']['date'][:10] for o in found})
+    where = f"{data['copy']}, {env['device_name']}, torch {env['torch']}, {' and '.join(days)}"
     return f"{where}:\n\n{record_table(found)}"
 
 def finding(name):
