@@ -354,7 +354,7 @@ def record_table(results): # raw results of `record`
         accs = zip(*([100*o['epochs'][i]['accuracy'] for i in shown] for o in mine))
         best = leaderboard.get((mine[0]['settings']['race']['size'], n_epoch), '')
         rows.append([variants[name][0], len(mine), *(mean_spread(a, 2) for a in accs), best])
-    return markdown(rows, ['recipe', 'seeds', *(plural(i+1, 'epoch') for i in shown), 'leaderboard'])
+    return markdown(rows, ['recipe', 'seeds', *(plural(i+1, 'epoch') for i in shown), 'board'])
 
 # best accuracy in % by pixels and epochs, as github.com/fastai/imagenette showed it in November 2026
 leaderboard = {(128, 5): 87.43, (128, 20): 91.57}
