@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['races', 'variants', 'chosen', 'leaderboard', 'Recipe', 'keep_filter_norm', 'recipe_opt', 'recipe_sched', 'hold_out',
-           'Race', 'race_data', 'GrowPictures', 'whiten_first', 'race_learner', 'train_recipe', 'variant', 'Races',
-           'record', 'record_search', 'share_error', 'search_table', 'record_table']
+           'Race', 'race_data', 'whiten_first', 'race_learner', 'train_recipe', 'variant', 'Races', 'record',
+           'record_search', 'share_error', 'search_table', 'record_table']
 
 # %% ../nbs/05c_record.ipynb #0d8e5d14
 import json
@@ -136,7 +136,7 @@ def race_data(recipe, # a `Recipe`
     return dls
 
 # %% ../nbs/05c_record.ipynb #7be1c0a2
-class GrowPictures(Callback):
+class _GrowPictures(Callback):
     "Training pictures are small in the first epoch, grow, and have their whole side in the last two"
     run_trial = False
     def __init__(self,
@@ -186,7 +186,7 @@ def train_recipe(recipe, # a `Recipe`
     "Train once from random weights; gives the epochs, the seconds and the precision"
     set_seed(seed)
     learn = race_learner(recipe, dls)
-    cbs = [recipe_sched(recipe), GrowPictures(recipe.first_side, race.size),
+    cbs = [recipe_sched(recipe), _GrowPictures(recipe.first_side, race.size),
            *([Checkpoint(file)] if file else [])]
     res = timed(learn, lambda learn: learn.fit(race.n_epoch, recipe.lr, cbs=cbs, resume=file is not None))
     if file: Path(file).unlink(missing_ok=True)
