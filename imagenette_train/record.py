@@ -193,6 +193,8 @@ def train_recipe(recipe, # a `Recipe`
     return res
 
 # %% ../nbs/05c_record.ipynb #5b842e20
+_combo = dict(lr=0.04, se=True, act='mish')
+
 variants = dict(
     base      = ('the first recipe', {}),
     adam      = ('Adam in place of Muon', dict(opt='adam', lr=3e-3)),
@@ -219,31 +221,31 @@ variants = dict(
     wide      = ('half as many channels again', dict(width=96)),
     grow      = ('small pictures first', dict(first_side=2/3)),
     whiten    = ('a whitened first convolution', dict(whiten=True)),
-    combo     = ('combo: twice the rate, squeeze and excite, Mish', dict(lr=0.04, se=True, act='mish')),
-    combo8    = ('combo at four times the rate', dict(lr=0.08, se=True, act='mish')),
-    combo32   = ('combo in batches of 32', dict(lr=0.03, se=True, act='mish', bs=32)),
-    combo_mom = ('combo with a momentum of 0.6', dict(lr=0.04, se=True, act='mish', mom=0.6)),
-    mom8      = ('combo with a momentum of 0.8', dict(lr=0.04, se=True, act='mish', mom=0.8)),
+    combo     = ('combo: twice the rate, squeeze and excite, Mish', _combo),
+    combo8    = ('combo at twice its rate', dict(_combo, lr=0.08)),
+    combo32   = ('combo in batches of 32', dict(_combo, lr=0.03, bs=32)),
+    combo_mom = ('combo with a momentum of 0.6', dict(_combo, mom=0.6)),
+    mom8      = ('combo with a momentum of 0.8', dict(_combo, mom=0.8)),
     mom_crop5 = ('combo with a momentum of 0.6, crops keep half',
-                 dict(lr=0.04, se=True, act='mish', mom=0.6, min_scale=0.5)),
+                 dict(_combo, mom=0.6, min_scale=0.5)),
     mom3      = ('combo with a momentum of 0.3, crops keep half',
-                 dict(lr=0.04, se=True, act='mish', mom=0.3, min_scale=0.5)),
+                 dict(_combo, mom=0.3, min_scale=0.5)),
     mom_lr8   = ('combo with a momentum of 0.6 at twice its rate, crops keep half',
-                 dict(lr=0.08, se=True, act='mish', mom=0.6, min_scale=0.5)),
+                 dict(_combo, lr=0.08, mom=0.6, min_scale=0.5)),
     mom_wide  = ('combo with a momentum of 0.6 and half as many channels again, crops keep half',
-                 dict(lr=0.04, se=True, act='mish', mom=0.6, min_scale=0.5, width=96)),
+                 dict(_combo, mom=0.6, min_scale=0.5, width=96)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
     combo_air = ('momentum 0.6, three times the first rate, filters keep their length',
-                 dict(lr=0.06, se=True, act='mish', mom=0.6, keep_norm=True, wd=0.)),
+                 dict(_combo, lr=0.06, mom=0.6, keep_norm=True, wd=0.)),
     deep      = ('combo with 13 blocks in place of 8',
-                 dict(lr=0.04, se=True, act='mish', depths=(3, 4, 4, 2))),
+                 dict(_combo, depths=(3, 4, 4, 2))),
     combofine = ('combo, a stem that halves once, crops keep half',
-                 dict(lr=0.04, se=True, act='mish', min_scale=0.5, stem_pool=False)),
-    combowide = ('combo with half as many channels again', dict(lr=0.04, se=True, act='mish', width=96)),
-    gather    = ('all that lowered the held-out loss', dict(lr=0.04, se=True, act='mish', min_scale=0.5,
+                 dict(_combo, min_scale=0.5, stem_pool=False)),
+    combowide = ('combo with half as many channels again', dict(_combo, width=96)),
+    gather    = ('combo, crops keep half, faster norms that begin at 1', dict(_combo, min_scale=0.5,
                                                             adam_scale=0.2, zero_norm=False)),
-    gather7   = ('the same, but crops keep seven tenths', dict(lr=0.04, se=True, act='mish', min_scale=0.7,
+    gather7   = ('the same, but crops keep seven tenths', dict(_combo, min_scale=0.7,
                                                            adam_scale=0.2, zero_norm=False)))
 
 def variant(name): # of `variants`
