@@ -243,10 +243,10 @@ variants = dict(
     combofine = ('combo, a stem that halves once, crops keep half',
                  dict(_combo, min_scale=0.5, stem_pool=False)),
     combowide = ('combo with half as many channels again', dict(_combo, width=96)),
-    gather    = ('combo, crops keep half, faster norms that begin at 1', dict(_combo, min_scale=0.5,
-                                                            adam_scale=0.2, zero_norm=False)),
-    gather7   = ('the same, but crops keep seven tenths', dict(_combo, min_scale=0.7,
-                                                           adam_scale=0.2, zero_norm=False)))
+    gather    = ('combo, crops keep half, faster norms that begin at 1',
+                 dict(_combo, min_scale=0.5, adam_scale=0.2, zero_norm=False)),
+    gather7   = ('the same, but crops keep seven tenths',
+                 dict(_combo, min_scale=0.7, adam_scale=0.2, zero_norm=False)))
 
 def variant(name): # of `variants`
     "The `Recipe` of a variant"
