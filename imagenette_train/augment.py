@@ -103,14 +103,29 @@ class Augment:
                  zoom=1.1, # largest magnification
                  warp=0.2, # largest perspective
                  max_lighting=0.2, # largest change of brightness and contrast
-                 p=0.75): # share of pictures that each of the last four is applied to
+                 p=0.75, # share of pictures that each of the last four is applied to
+                 crop_each=False, # does every picture get a crop of its own, in place of one for the batch?
+                 middle=1.): # side of the middle that validation looks at, as a share of the whole
         if not 0 < min_scale <= 1: raise ValueError(f"min_scale={min_scale} must be above 0 and at most 1")
+        if not 0 < middle <= 1: raise ValueError(f"middle={middle} must be above 0 and at most 1")
         if zoom < 1: raise ValueError(f"zoom={zoom} must be 1 (none) or more")
         if not 0 <= max_lighting < 1:
             raise ValueError(f"max_lighting={max_lighting} must be at least 0 and below 1")
         self.size, self.min_scale, self.flip, self.p = size, min_scale, flip, p
         self.geo, self.max_lighting = dict(rotate=rotate, zoom=zoom, warp=warp), max_lighting
         self.moves = bool(rotate or warp or zoom > 1)
+        self.crop_each, self.middle = crop_each, middle
+
+    def cut(self, xb, train):
+        "The part of pictures `xb` (n, 3, h, w) that is looked at; in training a random one"
+        h,w = xb.shape[2:]
+        if not train:
+            bh,bw = round(h*self.middle), round(w*self.middle)
+            return _box(xb, (h-bh)//2, (w-bw)//2, bh, bw)
+        if self.min_scale == 1: return xb
+        if not self.crop_each: return _box(xb, *crop_box(h, w, self.min_scale))
+        boxes = [crop_box(h, w, self.min_scale) for _ in xb]
+        return torch.cat([resize(_box(x[None], *box), self.size) for x,box in zip(xb, boxes)])
 
     def draw(self, n, device):
         "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
@@ -131,11 +146,8 @@ class Augment:
         # the bytes stay where they are: this is the channels-last layout
         xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
         n, device = len(xb), xb.device
-        if train:
-            if self.min_scale < 1:
-                t,l,h,w = crop_box(*xb.shape[2:], self.min_scale)
-                xb = xb[:, :, t:t+h, l:l+w]
-            changes = self.draw(n, device)
+        xb = self.cut(xb, train)
+        if train: changes = self.draw(n, device)
         step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
         mean, std = _stats(device)
@@ -149,3 +161,7 @@ def _cut(o, s):
     "Slice `s` of a tensor, of each of several, or of nothing"
     if isinstance(o, tuple): return tuple(v[s] for v in o)
     return None if o is None else o[s]
+
+def _box(xb, t, l, h, w):
+    "A box of pictures (n, 3, h, w)"
+    return xb[:, :, t:t+h, l:l+w]
