@@ -256,4 +256,4 @@ def find_pictures(url=URLs.IMAGENETTE_160, # which archive to download where non
                                                                        f"{generated_note}")
     return res
 
-generated_note = "These pictures are GENERATED shapes: the numbers below are not Imagenette's."
+generated_note = "These pictures are GENERATED shapes: the numbers they give are not Imagenette's."
