@@ -180,7 +180,7 @@ def race_learner(recipe, # a `Recipe`
     return learn if dls.train.device.type == 'cpu' and not cpu_has_bf16() else learn.to_bf16()
 
 # %% ../nbs/05c_record.ipynb #7d398374
-middles = 1., 0.95, 0.9, 0.84, 0.75
+middles = 1., 0.95, 0.9, 0.875, 0.84, 0.75
 
 def score_middles(learn, # a trained `Learner` of `race_learner`
                   middles): # values of `Recipe.middle`
@@ -210,6 +210,7 @@ def train_recipe(recipe, # a `Recipe`
 
 # %% ../nbs/05c_record.ipynb #5b842e20
 _combo = dict(lr=0.04, se=True, act='mish')
+_short = dict(_combo, mom=0.6, min_scale=0.5)
 
 variants = dict(
     base      = ('the first recipe', {}),
@@ -242,19 +243,16 @@ variants = dict(
     combo32   = ('combo in batches of 32', dict(_combo, lr=0.03, bs=32)),
     combo_mom = ('combo with a momentum of 0.6', dict(_combo, mom=0.6)),
     mom8      = ('combo with a momentum of 0.8', dict(_combo, mom=0.8)),
-    mom_crop5 = ('combo with a momentum of 0.6, crops keep half',
-                 dict(_combo, mom=0.6, min_scale=0.5)),
-    mom3      = ('combo with a momentum of 0.3, crops keep half',
-                 dict(_combo, mom=0.3, min_scale=0.5)),
-    mom_lr8   = ('combo with a momentum of 0.6 at twice its rate, crops keep half',
-                 dict(_combo, lr=0.08, mom=0.6, min_scale=0.5)),
-    mom_wide  = ('combo with a momentum of 0.6 and half as many channels again, crops keep half',
-                 dict(_combo, mom=0.6, min_scale=0.5, width=96)),
-    no_crop   = ('combo with a momentum of 0.6, no crops', dict(_combo, mom=0.6, min_scale=1.)),
-    each5     = ('combo with a momentum of 0.6, each picture cropped by itself to half or more',
-                 dict(_combo, mom=0.6, min_scale=0.5, crop_each=True)),
-    each35    = ('combo with a momentum of 0.6, each picture cropped by itself',
-                 dict(_combo, mom=0.6, crop_each=True)),
+    mom_crop5 = ('short: combo with a momentum of 0.6, crops keep half', _short),
+    mom3      = ('short, with a momentum of 0.3', dict(_short, mom=0.3)),
+    mom_lr8   = ('short at twice its rate', dict(_short, lr=0.08)),
+    mom_wide  = ('short with half as many channels again', dict(_short, width=96)),
+    mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_norm=False)),
+    no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
+    each5     = ('short, each picture with a crop of its own', dict(_short, crop_each=True)),
+    mid       = ('short, scored on the middle', dict(_short, middle=0.875)),
+    wide_mid  = ('short with half as many channels again, scored on the middle',
+                 dict(_short, width=96, middle=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
     combo_air = ('momentum 0.6, three times the first rate, filters keep their length',
