@@ -308,7 +308,7 @@ class Races:
         return res
 
 # %% ../nbs/05c_record.ipynb #caf680ad
-chosen = 'mom_crop5' # by the search below
+chosen = 'wide_mid' # by the search below
 
 def record(data=None, # folder of pictures; None: found as `find_pictures` says
            profile='record', # name of one of `races`
