@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['races', 'middles', 'variants', 'chosen', 'leaderboard', 'Recipe', 'keep_filter_norm', 'recipe_opt', 'recipe_sched',
-           'hold_out', 'Race', 'race_data', 'whiten_first', 'race_learner', 'score_middles', 'train_recipe', 'variant',
+           'hold_out', 'Race', 'race_data', 'whiten_first', 'race_learner', 'train_recipe', 'score_middles', 'variant',
            'Races', 'record', 'record_search', 'share_error', 'search_table', 'record_table']
 
 # %% ../nbs/05c_record.ipynb #0d8e5d14
 import json
+from copy import copy
 from dataclasses import dataclass, asdict, replace
 from functools import partial
 from pathlib import Path
@@ -179,18 +180,6 @@ def race_learner(recipe, # a `Recipe`
                     device=dls.train.device)
     return learn if dls.train.device.type == 'cpu' and not cpu_has_bf16() else learn.to_bf16()
 
-# %% ../nbs/05c_record.ipynb #7d398374
-middles = 1., 0.95, 0.9, 0.875, 0.84, 0.75
-
-def score_middles(learn, # a trained `Learner` of `race_learner`
-                  middles): # values of `Recipe.middle`
-    "What the validation set gives when only so much of each picture's middle is looked at"
-    scores = []
-    for learn.dls.valid.tfm.middle in middles:
-        loss,acc = learn.validate()
-        scores.append(dict(middle=learn.dls.valid.tfm.middle, valid_loss=loss, accuracy=acc))
-    return scores
-
 # %% ../nbs/05c_record.ipynb #d57dee39
 def train_recipe(recipe, # a `Recipe`
                  race, # a `Race`
@@ -207,6 +196,20 @@ def train_recipe(recipe, # a `Recipe`
     if file: Path(file).unlink(missing_ok=True)
     if middles: res['middles'] = score_middles(learn, middles)
     return res
+
+# %% ../nbs/05c_record.ipynb #7d398374
+middles = 1., 0.95, 0.9, 0.875, 0.84, 0.75
+
+def score_middles(learn, # a `Learner` of `race_learner`, trained
+                  middles): # values of `Recipe.middle`
+    "What validation gives when it looks at so much of each picture's middle"
+    def score(middle):
+        dl = copy(learn.dls.valid)
+        dl.tfm = copy(dl.tfm)
+        dl.tfm.middle = middle
+        loss,acc = learn.validate(dl)
+        return dict(middle=middle, valid_loss=loss, accuracy=acc)
+    return [score(o) for o in middles]
 
 # %% ../nbs/05c_record.ipynb #5b842e20
 _combo = dict(lr=0.04, se=True, act='mish')
@@ -250,7 +253,6 @@ variants = dict(
     mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_norm=False)),
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
     each5     = ('short, each picture with a crop of its own', dict(_short, crop_each=True)),
-    mid       = ('short, scored on the middle', dict(_short, middle=0.875)),
     wide_mid  = ('short with half as many channels again, scored on the middle',
                  dict(_short, width=96, middle=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
