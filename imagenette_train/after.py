@@ -213,7 +213,8 @@ def _info(learn):
                         "get_data: keep the weights with learn.save")
     mean, std = made['stats'] or imagenet_stats
     return dict(format=1, network=made, classes=_names(learn.dls, learn.dls.c),
-                pictures=dict(shorter_side=dl.size, size=dl.tfm.size, mean=list(mean), std=list(std)),
+                pictures=dict(shorter_side=dl.size, size=dl.tfm.size, middle=dl.tfm.middle, mean=list(mean),
+                              std=list(std)),
                 versions=dict(imagenette_train=__version__, torch=torch.__version__,
                               torchvision=torchvision.__version__, python=platform.python_version()))
 
@@ -290,7 +291,7 @@ _load_lines = '''def load(folder):
     return model.eval(), info'''
 
 # %% ../nbs/04x_after.ipynb #877ab68f
-_predict_lines = '''def prepare(path, shorter_side, size, mean, std):
+_predict_lines = '''def prepare(path, shorter_side, size, middle, mean, std):
     with Image.open(path) as im:
         im.draft('RGB', (shorter_side, shorter_side))
         im = (ImageOps.exif_transpose(im) or im).convert('RGB')
@@ -301,7 +302,10 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std):
     im = im.crop((left, top, left + shorter_side, top + shorter_side))
     x = torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8)
     x = x.view(1, shorter_side, shorter_side, 3).permute(0, 3, 1, 2)
-    if size != shorter_side:
+    kept = round(shorter_side*middle)
+    at = (shorter_side - kept)//2
+    x = x[:, :, at:at+kept, at:at+kept]
+    if size != kept:
         x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
     mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
     return (x.float()/255 - mean)/std
@@ -338,7 +342,8 @@ class Predictor:
                 bs=64): # pictures at a time
         "The class of a picture, or of each of several, as a `Prediction`"
         one, how = _is_one(items), self.info['pictures']
-        dl = PathLoader([items] if one else items, how['shorter_side'], Augment(how['size']), bs, self.device)
+        tfm = Augment(how['size'], middle=how.get('middle', 1.))
+        dl = PathLoader([items] if one else items, how['shorter_side'], tfm, bs, self.device)
         res = _named(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
         return res[0] if one else res
 
