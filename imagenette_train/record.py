@@ -130,7 +130,8 @@ def race_data(recipe, # a `Recipe`
     "`DataLoaders` with light crops and flips, nothing else"
     files = folder.files(race.n_per_class)
     if choosing: files = hold_out(files[0])
-    light = dict({k: getattr(recipe, k) for k in ('min_scale', 'crop_each', 'middle')}, rotate=0., zoom=1., warp=0., max_lighting=0.)
+    crops = {k: getattr(recipe, k) for k in ('min_scale', 'crop_each', 'middle')}
+    light = dict(crops, rotate=0., zoom=1., warp=0., max_lighting=0.)
     def loader(files, bs, train):
         pics = decode_pictures(files, race.presize).to(device)
         return PictureLoader(pics, race.presize, Augment(race.size, **light), bs, train, device)
