@@ -64,6 +64,7 @@ class Recipe:
     first_side: float = 1. # side of the training pictures in the first epoch, over that in the last
     whiten: bool = False # is the first convolution whitened, and fixed?
     crop_each: bool = False # is every picture cropped by itself, in place of the batch as a whole?
+    take_turns: bool = False # is each picture mirrored in every other epoch, not by chance?
     middle: float = 1. # side of the middle that validation looks at, over that of the picture
 
 # %% ../nbs/05c_record.ipynb #ee5b8d3c
@@ -131,9 +132,11 @@ def race_data(recipe, # a `Recipe`
     files = folder.files(race.n_per_class)
     if choosing: files = hold_out(files[0])
     crops = {k: getattr(recipe, k) for k in ('min_scale', 'crop_each', 'middle')}
-    light = dict(crops, rotate=0., zoom=1., warp=0., max_lighting=0.)
+    flip = 0. if recipe.take_turns else 0.5
+    light = dict(crops, flip=flip, rotate=0., zoom=1., warp=0., max_lighting=0.)
     def loader(files, bs, train):
         pics = decode_pictures(files, race.presize).to(device)
+        if train and recipe.take_turns: pics = _TurningPictures(pics)
         return PictureLoader(pics, race.presize, Augment(race.size, **light), bs, train, device)
     dls = DataLoaders(loader(files[0], recipe.bs, True), loader(files[1], 128, False), c=len(folder.classes))
     dls.folder = folder
@@ -153,6 +156,25 @@ class _GrowPictures(Callback):
         growing = self.n_epoch - 2 # epochs
         done = self.epoch/growing if self.epoch < growing else 1
         self.dls.train.tfm.size = round(self.side*(self.first + (1-self.first)*done))
+
+# %% ../nbs/05c_record.ipynb #7be1c0b2
+class _TurningPictures(Pictures):
+    "`pics`, half of them mirrored; the other half while `odd` is true"
+    def __init__(self, pics): # `Pictures`
+        vars(self).update(vars(pics)) # the same bytes
+        self.odd = False
+        # the same half for every seed, also after an interruption
+        self.mirrored = torch.rand(len(self), generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def squares(self, idx, pos, size): # as of `Pictures`
+        xb = super().squares(idx, pos, size)
+        turned = (self.mirrored[idx] != self.odd).to(xb.device)
+        return torch.where(turned[:,None,None,None], xb.flip(2), xb)
+
+class _TakeTurns(Callback):
+    "In every other epoch the other half of `_TurningPictures` is mirrored"
+    run_trial = False
+    def before_epoch(self): self.dls.train.pics.odd = self.epoch % 2 == 1
 
 # %% ../nbs/05c_record.ipynb #7be1c0a5
 @torch.no_grad()
@@ -192,6 +214,7 @@ def train_recipe(recipe, # a `Recipe`
     set_seed(seed)
     learn = race_learner(recipe, dls)
     cbs = [recipe_sched(recipe), _GrowPictures(recipe.first_side, race.size),
+           *([_TakeTurns()] if recipe.take_turns else []),
            *([Checkpoint(file)] if file else [])]
     res = timed(learn, lambda learn: learn.fit(race.n_epoch, recipe.lr, cbs=cbs, resume=file is not None))
     if file: Path(file).unlink(missing_ok=True)
@@ -254,6 +277,7 @@ variants = dict(
     mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_norm=False)),
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
     each5     = ('short, each picture with a crop of its own', dict(_short, crop_each=True)),
+    turns     = ('short, mirrored in turns', dict(_short, take_turns=True)),
     wide_mid  = ('short with half as many channels again, scored on the middle',
                  dict(_short, width=96, middle=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
