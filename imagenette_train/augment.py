@@ -116,7 +116,7 @@ class Augment:
         self.moves = bool(rotate or warp or zoom > 1)
         self.crop_each, self.middle = crop_each, middle
 
-    def cut(self, xb, train):
+    def crop(self, xb, train):
         "The part of pictures `xb` (n, 3, h, w) that is looked at; in training a random one"
         h,w = xb.shape[2:]
         if not train:
@@ -146,7 +146,7 @@ class Augment:
         # the bytes stay where they are: this is the channels-last layout
         xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
         n, device = len(xb), xb.device
-        xb = self.cut(xb, train)
+        xb = self.crop(xb, train)
         if train: changes = self.draw(n, device)
         step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)

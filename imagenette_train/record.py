@@ -217,8 +217,8 @@ def train_recipe(recipe, # a `Recipe`
            *([_TakeTurns()] if recipe.take_turns else []),
            *([Checkpoint(file)] if file else [])]
     res = timed(learn, lambda learn: learn.fit(race.n_epoch, recipe.lr, cbs=cbs, resume=file is not None))
-    if file: Path(file).unlink(missing_ok=True)
     if middles: res['middles'] = score_middles(learn, middles)
+    if file: Path(file).unlink(missing_ok=True) # nothing is left to be lost
     return res
 
 # %% ../nbs/05c_record.ipynb #7d398374
