@@ -86,6 +86,18 @@ def _record(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the c
     if not profile: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
     _load('record').record(data, profile, device, seeds, out, fresh)
 
+# %% ../nbs/05e_cli.ipynb #3c4b38cb
+@_command
+def _sweep(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
+           profile:str=None, # as for reproduce
+           device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+           seeds:int=3, # number of seeds for the best rate and its neighbours
+           runs:str=None, # names with commas (default: all optimizers)
+           out:str=None, # folder for the results (default: runs/sweep-PROFILE-DEVICE)
+           fresh:bool=False): # train again what is already there
+    "Find the best learning rate of each optimizer, and compare them there"
+    _load('sweep').sweep(data, profile, device, seeds, _names(runs), out, fresh)
+
 # %% ../nbs/05e_cli.ipynb #e1dff8de
 def _overview():
     "What can be done, as text"
