@@ -288,8 +288,8 @@ def a_round(result, device, skip, quick):
     if not quick: result['resnet'] += run('resnet', device=device)
 
 def main(rounds=4, out=None, device='cpu', skip=(), quick=False):
-    from imagenette_train.files import write_whole
-    from imagenette_train.results import environment
+    from imagenette_train.core.io import write_whole
+    from imagenette_train.experiments.results import environment
     from tabulate import tabulate
     folder = Path(__file__).parent.parent/'results'/'benchmarks'
     out = Path(out or folder/f'loop_overhead-{device}.json')

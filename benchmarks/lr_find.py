@@ -73,8 +73,8 @@ def apart(result):
     return max(abs(a-b)/abs(b) for a,b in pairs), len(pairs)
 
 def main(data=None, out=None):
-    from imagenette_train.files import write_whole
-    from imagenette_train.results import environment
+    from imagenette_train.core.io import write_whole
+    from imagenette_train.experiments.results import environment
     from tabulate import tabulate
     out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'lr_find-cpu.json')
     with tempfile.TemporaryDirectory() as tmp:

@@ -224,8 +224,8 @@ def print_tables(result, models, optims):
 def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
          device=None, out=None, skip=(), again=()):
     import torch
-    from imagenette_train.files import write_whole
-    from imagenette_train.results import environment
+    from imagenette_train.core.io import write_whole
+    from imagenette_train.experiments.results import environment
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     out = Path(out or Path(__file__).parent.parent/f'results/benchmarks/optimizer_step-{device}.json')
     settings = dict(rounds=rounds, steps=steps, bytes=BYTES, numbers=NUMBERS)

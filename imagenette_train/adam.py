@@ -48,7 +48,7 @@ def Adam(params, # tensors, or lists of tensors (parameter groups)
          eps=1e-5, # added to the root
          wd=0.01, # weight decay
          decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
-         fused=False): # one compiled kernel (notebook 03b)?
+         fused=False): # one compiled kernel (notebook core/fused)?
     "Adam (Kingma and Ba, 2015), by default with decoupled weight decay (Loshchilov and Hutter, 2019)"
     cbs = [weight_decay if decouple_wd else l2_reg, partial(average_grad, dampening=True),
            partial(average_sqr_grad, dampening=True), step_stat, adam_step]

@@ -8,16 +8,16 @@ __all__ = ['runs', 'chapter_runs', 'get_learner', 'Run', 'profile_learner', 'tra
 # %% ../nbs/05_baseline.ipynb #a85360c7
 from dataclasses import dataclass
 from functools import partial
-from .chance import *
+from .core.rng import *
 from .optimizer import *
 from .momentum import *
 from .rmsprop import *
 from .adam import *
 from .callbacks import *
-from .schedule import *
-from .precision import *
-from .vision import *
-from .experiment import *
+from .training.schedule import *
+from .training.mixed_precision import *
+from .vision.models import *
+from .experiments.runner import *
 
 # %% ../nbs/05_baseline.ipynb #a98278c9
 def get_learner(dls, # what `get_data` gave

@@ -10,14 +10,14 @@ __all__ = ['Callback', 'Learner', 'TrainEvalCallback', 'accuracy', 'error_rate',
 import time
 import torch
 from fastcore.basics import patch
-from .messages import *
-from .files import *
+from .core.messages import *
+from .core.io import *
 from .adam import *
-from .batches import *
-from .events import *
-from .learner import *
-from .recorder import *
-from .state import *
+from .core.batches import *
+from .core.events import *
+from .core.learner_base import *
+from .core.metrics import *
+from .core.snapshot import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
 class Callback:
@@ -105,7 +105,7 @@ def fit(self:Learner,
         wd=None, # weight decay; None: the Learner's, or else the optimizer's own
         cbs=None, # callbacks for this fit only
         reset_opt=False, # start with a new optimizer?
-        resume=False): # resume where the last `Checkpoint` was written (notebook 04i)?
+        resume=False): # resume where the last `Checkpoint` was written (notebook training/checkpoint)?
     "Train for `n_epoch` epochs"
     with self.added_cbs(cbs):
         self._ready(n_epoch, lr, wd, reset_opt, resume)

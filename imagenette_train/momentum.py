@@ -34,7 +34,7 @@ def SGD(params, # tensors, or lists of tensors (parameter groups)
         mom=0., # momentum; 0 leaves `average_grad` out
         wd=0., # weight decay
         decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
-        fused=False): # one compiled kernel (notebook 03b)?
+        fused=False): # one compiled kernel (notebook core/fused)?
     "Stochastic gradient descent, with (undampened) momentum if `mom` is not 0"
     cbs = [weight_decay if decouple_wd else l2_reg]
     if mom == 0: return Optimizer(params, cbs+[sgd_cb], fused, lr=lr, wd=wd)

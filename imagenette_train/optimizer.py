@@ -8,10 +8,10 @@ __all__ = ['sgd_cb', 'Optimizer', 'weight_decay', 'l2_reg']
 # %% ../nbs/00_optimizer.ipynb #267bbf5a
 import torch
 from fastcore.basics import patch
-from .hypers import *
-from .hypers import _update
-from .groups import *
-from .fused import fused_step
+from .core.hypers import *
+from .core.hypers import _update
+from .core.param_groups import *
+from .core.fused import fused_step
 
 # %% ../nbs/00_optimizer.ipynb #72b1e6ed
 def sgd_cb(p, # parameter, any shape
@@ -26,7 +26,7 @@ class Optimizer(ParamGroups):
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  cbs, # optimizer callbacks, called in this order as `cb(p, **state, **hypers)`
-                 fused=False, # as one kernel (notebook 03b)? True: compiled; 'flat': without a compiler
+                 fused=False, # as one kernel (notebook core/fused)? True: compiled; 'flat': without a compiler
                  **hypers): # one number for all groups or a list; wins over a callback's own `defaults`
         super().__init__(params, cbs, **hypers)
         self.fused = fused

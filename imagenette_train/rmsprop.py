@@ -42,7 +42,7 @@ def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             eps=1e-8, # added to the root
             wd=0., # weight decay
             decouple_wd=True, # decay the weights themselves (else L2 through the gradient)?
-            fused=False): # one compiled kernel (notebook 03b)?
+            fused=False): # one compiled kernel (notebook core/fused)?
     "RMSProp (Hinton, 2012) with a dampened average of the squares, with momentum if `mom` is not 0"
     decay, hypers = weight_decay if decouple_wd else l2_reg, dict(lr=lr, sqr_mom=sqr_mom, eps=eps, wd=wd)
     cbs = [decay, partial(average_sqr_grad, dampening=True), rms_prop_step]

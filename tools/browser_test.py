@@ -10,6 +10,7 @@ import json, os, re, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from opening import name_of, notebooks as all_notebooks
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
@@ -27,7 +28,7 @@ def moving_bytes(path):
 
 def notebooks():
     "Notebooks with pictures that move -> bytes that these take"
-    sizes = {p: moving_bytes(p) for p in sorted((root/'nbs').glob('*.ipynb'))}
+    sizes = {p: moving_bytes(p) for p in all_notebooks()}
     return {p: n for p,n in sizes.items() if n}
 
 def only_moving(path, to):
@@ -132,7 +133,7 @@ def starts(browser, page, theme):
 def answers(browser, page, theme, size):
     "Knobs, keys, buttons and the map move the numbers, and these are the library's"
     from imagenette_train.momentum import SGD
-    from imagenette_train.toys import descend
+    from imagenette_train.course.toy_problems import descend
     at = Page(browser, size)
     figure = at.go_file(page).first
     def compare(what):
@@ -306,7 +307,7 @@ def tests(browser, folder, lab=False):
     for path in notebooks():
         html = moved['light'] if path == momentum else as_html(path, 'light', folder)
         yield f'every picture of {path.stem}', starts(browser, html, 'light')
-        if path.stem == '03f_race': yield 'clicks', snaps(browser, html)
+        if name_of(path) == 'course/optimizer_race': yield 'clicks', snaps(browser, html)
     yield 'no scripts', stays_still(browser, moved['light'])
     yield 'a theme that changes', turns_dark(browser, moved['light'])
     if lab: yield 'JupyterLab', in_lab(browser, momentum, folder)

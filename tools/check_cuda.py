@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 import torch
 import pretend
-from imagenette_train import checkpoint, fused, recent, recipes
+from imagenette_train.core import fused
+from imagenette_train.optim import recent, variants as recipes
+from imagenette_train.training import checkpoint
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
-from imagenette_train.experiment import Profile, profile_data, timed
-from imagenette_train.folders import generate_pictures
-from imagenette_train.toys import tiny_net, tiny_pictures
+from imagenette_train.experiments.runner import Profile, profile_data, timed
+from imagenette_train.vision.imagenette import generate_pictures
+from imagenette_train.course.toy_problems import tiny_net, tiny_pictures
 
 torch.set_num_threads(1)
 tmp = Path(tempfile.mkdtemp())

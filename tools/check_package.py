@@ -1,8 +1,8 @@
 """Builds an sdist and, from it, a wheel; installs each into an empty folder, without anything else of the
 project around it, and looks at what has come along.
 
-    python tools/check_package.py                # and runs notebook 00f_stored there
-    python tools/check_package.py NAME... | all  # and runs these notebooks there, as they would in Colab
+    python tools/check_package.py                # and runs notebook course/stored_results there
+    python tools/check_package.py NAME... | --all  # and runs these notebooks there, as they would in Colab
 
 A notebook runs from a copy in an empty folder, in a real kernel, with the wheel alone; cells flagged `cuda`
 are left out where there is no GPU."""
@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from opening import cfg, root
+from opening import cfg, name_of, notebooks, root
 from run_notebooks import set_aside
 
 lib = cfg['lib_name']
@@ -40,7 +40,7 @@ def contents(sdist, wheel):
     "Everything that is promised is inside, and nothing else"
     with zipfile.ZipFile(wheel) as z: inside = set(z.namelist())
     with tarfile.open(sdist) as t: sources = {n.partition('/')[2] for n in t.getnames()}
-    modules = {f'{lib}/{p.name}' for p in (root/lib).glob('*.py')}
+    modules = {p.relative_to(root).as_posix() for p in (root/lib).rglob('*.py')}
     results = {f'{lib}/_results/{p.relative_to(root/"results")}' for p in (root/'results').rglob('*.json')}
     assert modules | results <= inside, sorted((modules | results) - inside)
     strange = {n for n in inside - modules - results if '.dist-info/' not in n}
@@ -63,8 +63,8 @@ def installed(archive, to):
 
 def run_alone(name, target, tmp):
     "Notebook `name` in an empty folder; gives what went wrong, or nothing"
-    folder = tmp/f'alone-{name}'
-    folder.mkdir()
+    folder = tmp/'alone'/name
+    folder.mkdir(parents=True)
     nb = nbformat.read(root/f'nbs/{name}.ipynb', 4)
     set_aside(nb)
     os.environ.update(PYTHONPATH=str(target), IMAGENETTE_TRAIN_CACHE=str(folder/'cache'), MPLBACKEND='agg')
@@ -74,8 +74,8 @@ def run_alone(name, target, tmp):
     return ''
 
 def main():
-    names = sys.argv[1:] or ['00f_stored']
-    if names == ['all']: names = sorted(p.stem for p in (root/'nbs').glob('*.ipynb'))
+    names = sys.argv[1:] or ['course/stored_results']
+    if names == ['--all']: names = list(map(name_of, notebooks()))
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp).resolve()
         sdist, wheel = built(tmp)
@@ -87,7 +87,7 @@ def main():
             wrong = run_alone(name, tmp/'target1', tmp)
             failed += bool(wrong)
             said = f"{'FAILED' if wrong else 'ok':6} {time.perf_counter()-t:6.1f} s"
-            print(f'{name:>18} {said}', wrong, flush=True)
+            print(f'{name:>28} {said}', wrong, flush=True)
     sys.exit(bool(failed))
 
 if __name__ == '__main__': main()

@@ -6,11 +6,11 @@ import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.baseline import runs
-from imagenette_train.experiment import load_results
-from imagenette_train.progress import plain_row
-from imagenette_train.record import record_table, variants
-from imagenette_train.results import mean_spread
-from imagenette_train.tables import compare_table
+from imagenette_train.experiments.runner import load_results
+from imagenette_train.training.progress import plain_row
+from imagenette_train.experiments.leaderboard import record_table, variants
+from imagenette_train.experiments.results import mean_spread
+from imagenette_train.experiments.reproduce import compare_table
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'benchmarks'))

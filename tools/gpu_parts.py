@@ -1,4 +1,5 @@
 "The parts of tools/gpu.py: each says what it finds, line by line."
+import opening
 import json, os, re, statistics, subprocess, sys, tempfile, time, traceback, warnings
 from contextlib import nullcontext
 from functools import partial
@@ -6,15 +7,15 @@ from pathlib import Path
 from unittest.mock import patch
 import torch
 from torch import nn
-from imagenette_train import recent, recipes
+from imagenette_train.optim import recent, variants as recipes
 from imagenette_train.all import *
-from imagenette_train import fused as fused_module
+from imagenette_train.core import fused as fused_module
 from imagenette_train.baseline import chapter_runs, profile_learner, runs
-from imagenette_train.experiment import Profile, profile_data, profiles
-from imagenette_train.folders import generate_pictures
-from imagenette_train.results import environment
-from imagenette_train.tables import reproduce
-from imagenette_train.toys import tiny_net, tiny_pictures
+from imagenette_train.experiments.runner import Profile, profile_data, profiles
+from imagenette_train.vision.imagenette import generate_pictures
+from imagenette_train.experiments.results import environment
+from imagenette_train.experiments.reproduce import reproduce
+from imagenette_train.course.toy_problems import tiny_net, tiny_pictures
 
 root = Path(__file__).resolve().parent.parent
 
@@ -212,16 +213,16 @@ def code_of(name):
     return [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
 
 def notebooks_with_cuda():
-    names = sorted(f.stem for f in (root/'nbs').glob('*.ipynb'))
+    names = list(map(opening.name_of, opening.notebooks()))
     return [n for n in names if any(re.search(cuda_cell, s, re.M) for s in code_of(n))]
 
 def cells(p, name):
     "Run the cells of a notebook up to the last that is flagged cuda, those among them"
-    if not p.cuda and name != '04c_precision': return 'only on a GPU'
+    if not p.cuda and name != 'training/mixed_precision': return 'only on a GPU'
     sources = code_of(name)
     flagged = [i for i,s in enumerate(sources) if re.search(cuda_cell, s, re.M)]
     names = {'__name__': '__main__'}
-    os.chdir(root/'nbs')
+    os.chdir((root/'nbs'/name).parent)
     for i,s in enumerate(sources[:flagged[-1]+1]):
         skipped = re.search(r'^#\s*\|\s*(slow|eval:\s*false)', s, re.M) or i in flagged and not p.cuda
         if not skipped: exec(compile(s, f'{name}, cell {i}', 'exec'), names)
@@ -416,7 +417,7 @@ parts = dict(env=env, checks=checks, steps=steps, runs=the_runs, fastai=beside_f
 def pretended():
     "A pretended GPU around a part"
     import check_cuda, pretend
-    from imagenette_train import checkpoint
+    from imagenette_train.training import checkpoint
     checkpoint._same += (pretend.Pretend,)
     fused_module.kernel = check_cuda.as_one_kernel
     torch.cuda.make_graphed_callables = static_buffers

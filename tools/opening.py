@@ -14,20 +14,33 @@ config = ConfigParser(delimiters=['='])
 config.read(root/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 github = cfg['git_url'].removeprefix('https://github.com/')
+nbs = root/cfg['nbs_path']
+
+def notebooks():
+    "All notebooks, the course first"
+    found = [p for p in nbs.rglob('*.ipynb') if not any(o.startswith(('.', '_')) for o in p.relative_to(nbs).parts)]
+    return sorted(found, key=lambda p: (len(p.relative_to(nbs).parts), p))
+
+def name_of(path):
+    "How a notebook is called: its path seen from nbs/, without the suffix"
+    return path.relative_to(nbs).with_suffix('').as_posix()
 
 def badge(name):
     "Markdown that opens notebook `name` in Colab"
     page = f"https://colab.research.google.com/github/{github}/blob/{cfg['branch']}/nbs/{name}.ipynb"
     return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})'
 
-fetch = f"""#| hide
+def fetch(name):
+    "The cell that fetches the project in Colab"
+    folder = Path(name).parent.as_posix()
+    return f"""#| hide
 #| eval: false
 # on Colab: fetch the project and install it; anywhere else this does nothing
 import sys
 if 'google.colab' in sys.modules:
     !git clone --quiet --depth 1 {cfg['git_url']}
     !pip install --quiet ./{cfg['repo']}
-    %cd -q {cfg['repo']}/nbs"""
+    %cd -q {cfg['repo']}/nbs{'' if folder == '.' else '/' + folder}"""
 
 def source(cell): return ''.join(cell['source'])
 def tags(cell): return cell['metadata'].get('tags', ())
@@ -51,7 +64,7 @@ def open_notebook(nb, name):
     if rest: cells.insert(1, new_cell('markdown', rest, f'{name} introduction'))
     first = next(i for i,c in enumerate(cells) if c['cell_type'] == 'code')
     folded = dict(jupyter=dict(source_hidden=True), tags=['setup'])
-    cells.insert(first, new_cell('code', fetch, f'{name} fetch', **folded))
+    cells.insert(first, new_cell('code', fetch(name), f'{name} fetch', **folded))
     cells.insert(1, new_cell('markdown', badge(name), f'{name} badge', tags=['setup']))
     nb['cells'] = cells
     return nb
@@ -66,7 +79,7 @@ def mixes(text):
 
 def wrong(path):
     "What is wrong with how a notebook opens, and with where it imports"
-    nb, name = json.loads(path.read_text(encoding='utf-8')), path.stem
+    nb, name = json.loads(path.read_text(encoding='utf-8')), name_of(path)
     code = [source(c) for c in nb['cells'] if c['cell_type'] == 'code']
     found = [f'{name}: import in a cell of its own: {t[:50]!r}' for t in code if mixes(t)]
     if open_notebook(copy.deepcopy(nb), name) != nb:
@@ -74,8 +87,8 @@ def wrong(path):
     return found
 
 def main():
-    for path in sorted((root/'nbs').glob('*.ipynb')):
-        nb = open_notebook(json.loads(path.read_text(encoding='utf-8')), path.stem)
+    for path in notebooks():
+        nb = open_notebook(json.loads(path.read_text(encoding='utf-8')), name_of(path))
         path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')
 
 if __name__ == '__main__': main()

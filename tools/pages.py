@@ -6,9 +6,9 @@
 Needs the requirements `docs` of settings.ini (`make docs` installs them). Notebook 00_optimizer becomes
 optimizer.html, the name by which nbdev links to it. What nbdev has executed for a page is documentation, not
 training: imports, exported cells, and `show_doc` for each public name."""
-import contextlib, html, importlib, io, json, multiprocessing, os, re, shutil, subprocess, sys, traceback
+import contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys, traceback
 import opening
-from opening import cfg, root, source, tags
+from opening import cfg, name_of, notebooks, root, source, tags
 
 out, pages = root/cfg['doc_path'], root/'_proc'/'site'
 blob = f"{cfg['git_url']}/blob/{cfg['branch']}"
@@ -36,30 +36,35 @@ def process(path):
         return path, nb2dict(nb), ''
     except BaseException as e:
         why = ''.join(traceback.format_exception_only(e.__cause__ or e)).strip()
-        return path, None, f'{path.stem}: {e}\n{why}'
+        return path, None, f'{name_of(path)}: {e}\n{why}'
 
 def process_all():
     "Every notebook processed, in processes of their own"
     warm_up()
     os.chdir(root)
-    paths = sorted((root/'nbs').glob('*.ipynb'))
     kind = 'spawn' if sys.platform == 'darwin' else 'fork'
     with multiprocessing.get_context(kind).Pool(min(2, os.cpu_count()), maxtasksperchild=1) as pool:
-        return pool.map(process, paths, chunksize=1)
+        return pool.map(process, notebooks(), chunksize=1)
 
 # --- from nbdev's cells to Sphinx's
 
 def page_names():
     "Notebook -> name of its page: as nbdev has it, without the number"
-    return {p.stem: re.sub(r'^\d+[a-z]*_', '', p.stem) for p in (root/'nbs').glob('*.ipynb')}
+    return {n: re.sub(r'(^|/)\d+[a-z]*_', r'\1', n) for n in map(name_of, notebooks())}
 
-def with_links(text, names):
-    "Markdown whose links lead to pages of the site, or to the repository"
-    def page(m): return f"]({names[m[1]]}.html{(m[2] or '').lower()})"
+def seen_from(page, here):
+    "The address of a page of the site, as seen from the page `here`"
+    return posixpath.relpath(f'{page}.html', posixpath.dirname(here) or '.')
+
+def with_links(text, names, here=''):
+    "Markdown of page `here` whose links lead to pages of the site, or to the repository"
+    def page(m):
+        name = m[2] if m[1] else posixpath.normpath(posixpath.join(posixpath.dirname(here), m[2]))
+        return f"]({seen_from(names[name], here)}{(m[3] or '').lower()})" if name in names else m[0]
     # private names have no anchor
-    text = re.sub(rf']\({host}(\w+\.html)(#[^_)][^)]*)?(#_[^)]*)?\)', r'](\1\2)', text)
-    known = '|'.join(sorted(names, key=len, reverse=True))
-    text = re.sub(rf']\((?:nbs/)?({known})\.ipynb(#[^)]*)?\)', page, text)
+    text = re.sub(rf']\({host}([\w/]+)\.html(#[^_)][^)]*)?(#_[^)]*)?\)',
+                  lambda m: f"]({seen_from(m[1], here)}{m[2] or ''})", text)
+    text = re.sub(r']\((nbs/)?([\w./]+)\.ipynb(#[^)]*)?\)', page, text)
     return re.sub(r']\((?:\.\./)?((?:results|benchmarks|tools|nbs)\b[^)]*|LICENSE|README\.md)\)',
                   rf']({blob}/\1)', text)
 
@@ -69,8 +74,8 @@ def front(cell, path):
     "Title, sentence, and where else the page can be opened"
     import yaml
     head = yaml.safe_load(source(cell).strip().strip('-'))
-    notebook = f'{blob}/nbs/{path.name}'
-    links = [f'[Open in Colab]({re.search(r"[(](https://colab[^)]*ipynb)", opening.badge(path.stem))[1]})',
+    notebook = f'{blob}/nbs/{name_of(path)}.ipynb'
+    links = [f'[Open in Colab]({re.search(r"[(](https://colab[^)]*ipynb)", opening.badge(name_of(path)))[1]})',
              f'[Notebook on GitHub]({notebook})']
     return markdown(f"# {head['title']}\n\n{{.lead}}\n{head.get('description', '')}\n\n"
                     f"{{.elsewhere}}\n{' · '.join(links)}")
@@ -113,24 +118,24 @@ def unbroken(text):
     spread = r'(?<=[\d)]) (±) (?=\d)|(?<=\d) (to) (?=-?[\d.]+\))'
     return re.sub(spread, lambda m: f'\xa0{m[1] or m[2]}\xa0', text)
 
-def linked_outputs(cell, names):
+def linked_outputs(cell, names, here):
     "The tables that a cell prints link to pages, too"
     for o in cell['outputs']:
         data = o.get('data', {})
         if 'text/markdown' not in data: continue
-        data['text/markdown'] = with_links(unbroken(''.join(data['text/markdown'])), names)
+        data['text/markdown'] = with_links(unbroken(''.join(data['text/markdown'])), names, here)
     return cell
 
 def page(path, nb, names):
     "A processed notebook as a page"
-    cells, labels = [], []
+    cells, labels, here = [], [], names[name_of(path)]
     for c in reversed(nb['cells']): # a definition's labels stand behind it
         if 'setup' in tags(c) or 'WARNING: THIS FILE' in source(c): continue
         if c['cell_type'] == 'raw': cells.append(front(c, path))
-        elif c['cell_type'] == 'markdown': cells.append(markdown(with_links(source(c), names)))
+        elif c['cell_type'] == 'markdown': cells.append(markdown(with_links(source(c), names, here)))
         elif is_show_doc(c): labels.append(label(c))
         elif shown := code(c):
-            cells.append(linked_outputs(shown, names))
+            cells.append(linked_outputs(shown, names, here))
             if labels: cells.append(markdown(f"<div class=\"defines\">{' '.join(reversed(labels))}</div>"))
             labels = []
     return cells[::-1]
@@ -157,7 +162,7 @@ def names_page():
             if not where: continue
             says = getattr(getattr(sys.modules[module], name), '__doc__', None) or ''
             says = says.split('\n')[0].replace('|', r'\|').replace('<', '&lt;')
-            rows.append(f"| [`{name}`]({where[0]}) | {says} | {module.split('.')[-1]} |")
+            rows.append(f"| [`{name}`]({where[0]}) | {says} | {module.partition('.')[2]} |")
     rows.sort(key=str.lower)
     return '\n'.join(['# Names\n', '{.lead}', 'Every public name, and where it is explained.\n',
                       '| name | what it is | module |', '| --- | --- | --- |', *rows])
@@ -180,10 +185,13 @@ def mathjax():
 def to_what_is_there(texts):
     "Page -> text, with links to a method without a place of its own going to its class"
     places = {name: set(re.findall(r'<span id=\\?"([^"\\]*)\\?"', text)) for name,text in texts.items()}
-    def mended(m):
-        there, owner = places.get(m[1], ()), m[2].partition('.')[0]
-        return m[0] if m[2] in there or owner not in there else f']({m[1]}.html#{owner})'
-    return {name: re.sub(r'\]\((\w+)\.html#([\w.]+)\)', mended, text) for name,text in texts.items()}
+    def mend(here, text):
+        def mended(m):
+            page = posixpath.normpath(posixpath.join(posixpath.dirname(here), m[1]))
+            there, owner = places.get(page, ()), m[2].partition('.')[0]
+            return m[0] if m[2] in there or owner not in there else f']({m[1]}.html#{owner})'
+        return re.sub(r'\]\(([\w./]+)\.html#([\w.]+)\)', mended, text)
+    return {name: mend(name, text) for name,text in texts.items()}
 
 def write_pages(processed):
     "What Sphinx reads"
@@ -194,10 +202,11 @@ def write_pages(processed):
     made = {}
     for path,nb,_ in processed:
         cells = page(path, nb, names)
-        if path.stem == 'index': cells.append(toctrees(names))
+        if name_of(path) == 'index': cells.append(toctrees(names))
         whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
-        made[names[path.stem]] = json.dumps(whole)
+        made[names[name_of(path)]] = json.dumps(whole)
     for name,text in to_what_is_there(made).items():
+        (pages/name).parent.mkdir(parents=True, exist_ok=True)
         (pages/f'{name}.ipynb').write_text(text, encoding='utf-8')
     (pages/'names.md').write_text(names_page(), encoding='utf-8')
     for name,file in texts.items():

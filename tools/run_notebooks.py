@@ -3,6 +3,7 @@ import os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
+from opening import name_of, notebooks
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
@@ -55,13 +56,13 @@ def run(path):
     clean(nb)
     nbformat.write(nb, path)
     subprocess.run([bin/'nbdev_clean', '--fname', path], check=True)
-    print(f'{path.stem:>18} {time.perf_counter()-t:6.1f} s', flush=True)
+    print(f'{name_of(path):>28} {time.perf_counter()-t:6.1f} s', flush=True)
 
 def main():
     os.environ['PATH'] = f"{bin}{os.pathsep}{os.environ['PATH']}"
     names = sys.argv[1:]
-    todo = [p for p in sorted((root/'nbs').glob('*.ipynb')) if not names or p.stem in names]
-    missing = set(names) - {p.stem for p in todo}
+    todo = [p for p in notebooks() if not names or name_of(p) in names]
+    missing = set(names) - {name_of(p) for p in todo}
     if missing: sys.exit(f"no notebook {', '.join(sorted(missing))} in nbs/")
     for p in todo: run(p)
 

@@ -2,7 +2,7 @@
 import builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import browser_test, style
+import browser_test, opening, style
 
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
@@ -55,7 +55,7 @@ def readme_filled():
 
 def example_runs():
     "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
-    from imagenette_train.folders import generate_pictures
+    from imagenette_train.vision.imagenette import generate_pictures
     text = (root/'README.md').read_text(encoding='utf-8')
     code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
     smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
@@ -76,7 +76,7 @@ def example_runs():
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
-    from imagenette_train.tables import stale
+    from imagenette_train.experiments.reproduce import stale
     folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
     return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
             for f in folders for name in stale(f)]
@@ -137,7 +137,7 @@ def browsed():
 
 def main():
     names = sys.argv[1:]
-    todo = [p for p in style.notebooks() if not names or p.stem in names]
+    todo = [p for p in style.notebooks() if not names or opening.name_of(p) in names]
     if not todo: sys.exit(f"no notebook {' '.join(names)} in nbs/")
     passed = failed = skipped = 0
     with ThreadPoolExecutor(min(2, os.cpu_count())) as pool:
@@ -149,7 +149,7 @@ def main():
                 print(error)
             else: passed += ran
             said = f"{'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped  {secs:5.1f} s"
-            print(f"{path.stem:>18}  {said}", flush=True)
+            print(f"{opening.name_of(path):>28}  {said}", flush=True)
     if not names:
         style.table()
         why_not = browser_test.why_not()

@@ -25,7 +25,7 @@ def cells(path, kind):
     uncounted = {'exercise', 'setup'}
     return [''.join(c['source']) for c in found if not uncounted & set(c['metadata'].get('tags', ()))]
 
-def notebooks(): return sorted((root/'nbs').glob('*.ipynb'))
+notebooks = opening.notebooks
 def is_exported(s): return re.match(r'#\s*\|\s*export', s) is not None
 def code_lines(s): return [l for l in s.splitlines() if l.strip() and not re.match(r'\s*#\s*\|', l)]
 def words(path): return sum(len(s.split()) for s in cells(path, 'markdown'))
@@ -38,7 +38,9 @@ def exported_sizes():
 
 def modules():
     "Name of each module of the package -> its path"
-    return {p.stem: p for p in sorted((root/'imagenette_train').glob('*.py')) if not p.stem.startswith('_')}
+    lib = root/'imagenette_train'
+    found = [p for p in sorted(lib.rglob('*.py')) if not p.stem.startswith('_')]
+    return {'.'.join(p.relative_to(lib).with_suffix('').parts): p for p in found}
 
 def imports(path):
     "The modules of ours that a module imports anywhere, inside functions as well"
@@ -46,9 +48,10 @@ def imports(path):
     for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(n, ast.Import): names = [a.name for a in n.names]
         elif isinstance(n, ast.ImportFrom):
-            names = [('imagenette_train.' if n.level == 1 else '') + (n.module or '')]
+            up = path.relative_to(root).parts[:-n.level] if n.level else ()
+            names = ['.'.join([*up, *filter(None, [n.module])])]
         else: continue
-        found |= {name.split('.')[1] for name in names if name.startswith('imagenette_train.')}
+        found |= {name.partition('.')[2] for name in names if name.startswith('imagenette_train.')}
     return found & set(modules())
 
 # --- checks: each gives a list of what is wrong
@@ -119,14 +122,14 @@ def twice():
 
 def disagree():
     "Sidebar, index, README and `all` know every notebook and every module"
-    names = {p.stem for p in notebooks()} - {'index'}
+    names = {opening.name_of(p) for p in notebooks()} - {'index'}
     read = lambda f: (root/f).read_text(encoding='utf-8')
-    sidebar = set(re.findall(r'(\w+)\.ipynb', read('nbs/sidebar.yml'))) - {'index'}
-    index = set(re.findall(r'\((\w+)\.ipynb', ' '.join(cells(root/'nbs/index.ipynb', 'markdown'))))
+    sidebar = set(re.findall(r'([\w/]+)\.ipynb', read('nbs/sidebar.yml'))) - {'index'}
+    index = set(re.findall(r'\(([\w/]+)\.ipynb', ' '.join(cells(root/'nbs/index.ipynb', 'markdown'))))
     wrong = [f'sidebar.yml lacks or invents {n}' for n in sorted(names ^ sidebar)]
     wrong += [f'index lacks or invents {n}' for n in sorted(names ^ index)]
     wrong += [f'README lacks {n}' for n in spine if f'nbs/{n}.ipynb' not in read('README.md')]
-    linked = set(re.findall(r'nbs/(\w+)\.ipynb', read('README.md'))) - {'index'}
+    linked = set(re.findall(r'nbs/([\w/]+)\.ipynb', read('README.md'))) - {'index'}
     wrong += [f'README links to {n}, which is not there' for n in sorted(linked - names)]
     starred = imports(modules()['all'])
     return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
@@ -154,7 +157,7 @@ def bound(source):
 
 def exercise_faults(name, grade, cells):
     "What an exercise lacks"
-    from imagenette_train.exercises import grades
+    from imagenette_train.course.exercises import grades
     if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
     (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
     folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]

@@ -116,7 +116,8 @@ def walk(browser, base, names):
     return desk.wrong + phone.wrong
 
 def main():
-    names = sorted(p.name for p in site.glob('*.html') if p.stem not in ('genindex', 'search'))
+    names = sorted(p.relative_to(site).as_posix() for p in site.rglob('*.html')
+                   if p.stem not in ('genindex', 'search') and '_static' not in p.parts)
     if not names: sys.exit(f'{site.name}/ holds no page: run `make docs` first')
     base = serve()
     with open_browser() as browser:
