@@ -12,7 +12,6 @@ import torch
 from fastcore.basics import patch
 from .core.messages import *
 from .core.io import *
-from .adam import *
 from .core.batches import *
 from .core.events import *
 from .core.learner_base import *

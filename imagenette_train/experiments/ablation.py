@@ -17,7 +17,6 @@ from ..adam import *
 from ..training.progress import *
 from ..training.mixed_precision import *
 from ..vision.imagenette import *
-from ..vision.loaders import *
 from .results import *
 from ..training.tricks import *
 from .runner import *

@@ -9,7 +9,6 @@ __all__ = ['torch_names', 'OptimWrapper']
 from collections import defaultdict
 import torch
 from fastcore.basics import patch
-from ..core.hypers import *
 from ..core.param_groups import *
 from ..optimizer import *
 

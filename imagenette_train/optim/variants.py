@@ -12,7 +12,6 @@ __all__ = ['RAdam', 'NAdam', 'AMSGrad', 'QHAdam', 'LARS', 'LAMB', 'CautiousAdam'
 import math
 from functools import partial
 import torch
-from ..core.hypers import *
 from ..optimizer import *
 from ..momentum import *
 from ..rmsprop import *

@@ -18,7 +18,6 @@ from ..core.rng import *
 from ..core.batches import *
 from ..callbacks import *
 from ..core.metrics import *
-from .checkpoint import *
 
 # %% ../../nbs/training/distributed.ipynb #b4c9fbb8
 def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else Gloo

@@ -14,7 +14,6 @@ from tabulate import tabulate
 from ..core.messages import *
 from ..core.io import *
 from ..core.snapshot import *
-from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
 from .saving import *

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from tabulate import tabulate
 from ..core.messages import *
-from ..core.batches import *
 from ..core.snapshot import *
 from ..callbacks import *
 

@@ -16,7 +16,6 @@ from ..core.messages import *
 from .imagenette import *
 from .imagenette import _check_classes, _pictures_below
 from .loaders import *
-from ..core.events import *
 from ..callbacks import *
 from ..training.mixed_precision import *
 

@@ -15,9 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 from ..core.messages import *
 from ..core.io import *
-from ..core.batches import *
-from ..callbacks import *
-from ..training.progress import progress_bar
 
 # %% ../../nbs/vision/imagenette.ipynb #babed569
 URLs = SimpleNamespace(

@@ -13,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 import torch
 from fastcore.basics import patch
-from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
 from ..core.batches import *

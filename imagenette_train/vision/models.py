@@ -14,7 +14,6 @@ from torchvision import models
 from torchvision.models import resnet18, resnet34, resnet50
 from ..core.messages import *
 from .augment import imagenet_stats
-from ..core.batches import *
 from ..callbacks import *
 
 # %% ../../nbs/vision/models.ipynb #ff115488
