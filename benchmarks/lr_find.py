@@ -73,7 +73,7 @@ def apart(result):
     return max(abs(a-b)/abs(b) for a,b in pairs), len(pairs)
 
 def main(data=None, out=None):
-    from imagenette_train.core.io import write_whole
+    from imagenette_train.core.io import atomic_write_text
     from imagenette_train.experiments.results import environment
     from tabulate import tabulate
     out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'lr_find-cpu.json')
@@ -82,7 +82,7 @@ def main(data=None, out=None):
         folder = write_batches(data, file)
         result = dict(settings=dict(arch='resnet18', size=64, bs=32, num_it=100, generated=folder.generated),
                       environment=environment('cpu'), ours=run('ours', file), fastai=run('fastai', file))
-    write_whole(out, json.dumps(result, indent=1))
+    atomic_write_text(out, json.dumps(result, indent=1))
     print(tabulate(table(result), ['rule', 'ours', f"fastai {result['fastai']['version']}"]))
     worst, n = apart(result)
     print(f'largest relative difference of the smoothed losses: {worst:.1e}, over {n} batches')

@@ -141,7 +141,7 @@ def ratios(a, b):
     rs = sorted(a[i]/b[i] for i in a if i in b)
     return f'{statistics.median(rs):.2f} ({rs[0]:.2f} to {rs[-1]:.2f})' if rs else ''
 
-def fastest(runs):
+def use_fastest_step(runs):
     "PyTorch's fastest variant"
     theirs = [v for v in ('torch_fused', 'foreach', 'loop') if medians(runs, v)]
     return min(theirs, key=lambda v: mid(medians(runs, v).values()))
@@ -149,7 +149,7 @@ def fastest(runs):
 def compared(result, optim, model, shown=('ours', 'fused', 'fastai', 'floor')):
     "Of each variant: its time over PyTorch's fastest, within rounds, and seconds of the first two steps"
     runs = [r for r in result['runs'] if (r['optim'], r['model']) == (optim, model)]
-    best, rows = fastest(runs), {}
+    best, rows = use_fastest_step(runs), {}
     for v in shown:
         if not medians(runs, v): continue
         firsts = [r['first_ms']/1e3 for r in runs if r['variant'] == v and 'first_ms' in r]
@@ -171,7 +171,7 @@ def row(runs, v, best):
 def table(result, optim, model):
     "Rows of the table of one optimizer and model: medians over rounds, and ratios within rounds"
     runs = [r for r in result['runs'] if (r['optim'], r['model']) == (optim, model)]
-    best = fastest(runs)
+    best = use_fastest_step(runs)
     return [row(runs, v, best) for v in VARIANTS if medians(runs, v)]
 
 # freed memory is not given back to the system
@@ -224,7 +224,7 @@ def print_tables(result, models, optims):
 def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd', 'rmsprop'), growth=True,
          device=None, out=None, skip=(), again=()):
     import torch
-    from imagenette_train.core.io import write_whole
+    from imagenette_train.core.io import atomic_write_text
     from imagenette_train.experiments.results import environment
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     out = Path(out or Path(__file__).parent.parent/f'results/benchmarks/optimizer_step-{device}.json')
@@ -236,7 +236,7 @@ def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd'
     for i in range(rounds):
         measure_round(result, i, planned(models, optims, growth and i < GROWN, skip), device, steps)
         # what was there before stays whole until all is measured again
-        if not again or i == rounds-1: write_whole(out, json.dumps(result, indent=1))
+        if not again or i == rounds-1: atomic_write_text(out, json.dumps(result, indent=1))
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
     print_tables(result, models, optims)
     print(f'\nraw results: {out}')

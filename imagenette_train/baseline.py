@@ -80,7 +80,7 @@ def train_run(run, # a `Run`
     "Train one run; gives its epochs and what every batch recorded"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=run.opt_func)
-    res = timed(learn, lambda learn: run.fit(learn, profile.n_epoch))
+    res = timed_fit(learn, lambda learn: run.fit(learn, profile.n_epoch))
     rec, short = learn.recorder, lambda vs: [float(f'{o:.5g}') for o in vs]
     return {**res, 'losses': [round(o, 4) for o in rec.losses], 'lrs': short(rec.lrs),
             'moms': short(rec.hps.get('mom', ()))}

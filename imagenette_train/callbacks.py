@@ -28,17 +28,17 @@ class Callback:
     alone = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        check_events(cls)
+        check_event_names(cls)
     @property
     def name(self): return type(self).__name__
     def __repr__(self): return self.name
-    def __getattr__(self, k): return from_learner(self, k)
+    def __getattr__(self, k): return learner_attr(self, k)
     def __setattr__(self, k, v):
-        warn_if_hiding(self, k)
+        warn_if_shadowing(self, k)
         super().__setattr__(k, v)
 
 # %% ../nbs/04_callbacks.ipynb #3d597c04
-class Learner(LearnerBase):
+class Learner(BaseLearner):
     "A model, its data and its loss, and the loop that trains it by calling callbacks"
     def one_batch(self, b): # what the loader yields: a tuple whose last entry is the target
         "Predict, compare, differentiate, step: the four steps, with the events between them"
@@ -75,7 +75,7 @@ def _between(self:Learner, part, work, cancel):
 def all_batches(self:Learner):
     "`one_batch` for each batch of `dl`"
     self.n_iter = n_batches(self.dl)
-    batches = drawn(self.dl, 'training' if self.training else 'validation')
+    batches = iter_batches(self.dl, 'training' if self.training else 'validation')
     for self.iter,b in enumerate(batches, getattr(self.dl, 'start', 0)): self.one_batch(b)
 
 # %% ../nbs/04_callbacks.ipynb #d6a8d342
@@ -154,15 +154,15 @@ class Recorder(Callback):
     def begin_fit(self):
         self._forget()
         self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
-        self.smooth, self.learn.smooth_loss = DebiasedMean(self.beta), None
+        self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
-        self._valid = ValidSums(self.metrics)
+        self._valid = MetricAccumulator(self.metrics)
 
     def begin_validate(self):
-        self._valid = ValidSums(self.metrics)
+        self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
     def after_batch(self):
@@ -185,13 +185,13 @@ class Recorder(Callback):
     def after_epoch(self):
         self.values.append([self.train_loss, *self.figures()])
         self.seconds.append(time.perf_counter() - self._t0)
-        self.row = [self.epoch, *self.values[-1], fmt_time(self.seconds[-1])]
-        if self.logger is not None and first_process(): self.logger(self.row)
+        self.row = [self.epoch, *self.values[-1], format_time(self.seconds[-1])]
+        if self.logger is not None and is_main_process(): self.logger(self.row)
 
     def cleanup_fit(self):
         self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
 
-    plot_loss, trial = plot_training, keep_sums
+    plot_loss, trial = plot_loss, preserve_metrics
 
 # %% ../nbs/04_callbacks.ipynb #b8eb4155
 Learner.default_cbs = [TrainEvalCallback, Recorder]

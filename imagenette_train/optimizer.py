@@ -21,7 +21,7 @@ def sgd_cb(p, # parameter, any shape
     p.data.add_(p.grad.data, alpha=-lr)
 
 # %% ../nbs/00_optimizer.ipynb #821d8620
-class Optimizer(ParamGroups):
+class Optimizer(BaseOptimizer):
     "A list of callbacks, called in turn for each parameter that has a gradient"
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
@@ -37,7 +37,7 @@ class Optimizer(ParamGroups):
                 if not with_grad or p.grad is not None: yield p, pg, self.state[p], hyper
     def zero_grad(self, set_to_none=False):
         "Forget all gradients and their history: fill them with zeros, or drop them"
-        for p,*_ in self.all_params(with_grad=True): forget_grad(p, set_to_none)
+        for p,*_ in self.all_params(with_grad=True): zero_or_drop_grad(p, set_to_none)
     @torch.no_grad()
     def step(self, closure=None):
         "Call every callback for every parameter that has a gradient; `closure` may compute the loss first"

@@ -15,9 +15,9 @@ from imagenette_train.optim import recent, variants as recipes
 from imagenette_train.training import checkpoint
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
-from imagenette_train.experiments.runner import Profile, profile_data, timed
-from imagenette_train.vision.imagenette import generate_pictures
-from imagenette_train.course.toy_problems import tiny_net, tiny_pictures
+from imagenette_train.experiments.runner import Profile, profile_data, timed_fit
+from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.course.toy_problems import tiny_net, tiny_images
 
 torch.set_num_threads(1)
 tmp = Path(tempfile.mkdtemp())
@@ -32,7 +32,7 @@ def launches(log): return sum(log.launches.values())
 
 def batches(log):
     "Batches are those of the CPU; none waits, and each is few launches"
-    folder = PictureFolder(generate_pictures(tmp/'pictures', 5, 2), 'generated')
+    folder = ImagenetteFolder(generate_images(tmp/'pictures', 5, 2), 'generated')
     dls = {}
     for device in ('cpu', 'cuda'):
         dls[device] = profile_data(size, folder, device)
@@ -64,7 +64,7 @@ class Step(Callback):
 def steps(log, dls):
     "A step waits for nothing, or once for float16's scaler"
     for prec,most in (('fp16', 1), ('bf16', 0), ('fp32', 0)):
-        learn = fastest(profile_learner(size, dls, opt_func=Adam))
+        learn = use_fastest_step(profile_learner(size, dls, opt_func=Adam))
         learn = dict(fp16=learn.to_fp16, bf16=learn.to_bf16, fp32=learn.to_fp32)[prec]()
         learn.logger, step = None, Step(log)
         learn.fit(1, 1e-3, cbs=step)
@@ -77,13 +77,13 @@ def runs(dls):
     "A run of the chapter is warm before the clock starts, its model recorded, and leaves no trace of that"
     learn = profile_learner(size, dls, opt_func=SGD).to_bf16()
     learn.logger = None
-    res = timed(learn, lambda learn: learn.fit(1, 1e-3))
-    assert res['warm_up'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
+    res = timed_fit(learn, lambda learn: learn.fit(1, 1e-3))
+    assert res['warm_up_learner'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
     assert learn.opt_func.keywords == dict(fused='flat') and 'forward' not in vars(learn.model)
     print('a run: warmed up, recorded, flat')
 
 def as_one_kernel(prog, like, factors):
-    "In the place of `kernel`: what would be compiled is one launch"
+    "In the place of `compile_kernel`: what would be compiled is one launch"
     sweep = torch.fx.GraphModule({}, prog.tensors_graph).forward
     def f(*ts):
         with pretend.one_kernel(): sweep(*ts)
@@ -95,8 +95,8 @@ def sweeps(log, model):
     for name,make in makes.items():
         counted = []
         for mode,most in zip(('flat', True), most_steps[name]):
-            opt = make(body_and_head(model), lr=1e-3, fused=mode)
-            for p,_ in norms_and_biases(model): opt.state[p]['do_wd'] = False
+            opt = make(body_head_split(model), lr=1e-3, fused=mode)
+            for p,_ in norm_and_bias_params(model): opt.state[p]['do_wd'] = False
             for p in model.parameters(): p.grad = torch.ones_like(p)
             opt.step(); opt.step(); log.reset(); opt.step()
             assert launches(log) <= most and not log.waits, (name, mode, log)
@@ -127,7 +127,7 @@ def optimizers(log):
 
 def tiny(cbs=(), prec='fp32'):
     set_seed(0)
-    x, y = tiny_pictures(160)
+    x, y = tiny_images(160)
     data = list(zip(x.split(16), y.split(16)))
     learn = Learner(DataLoaders(data, data[:3], c=4), tiny_net(), metrics=accuracy, device='cuda',
                     cbs=list(cbs), opt_func=partial(Adam, fused='flat'))
@@ -143,7 +143,7 @@ def resumed():
     "A training that was interrupted and resumed is the one that was not"
     for prec,cbs in (('fp16', [MixUp]), ('bf16', [partial(EMA, 0.9), partial(GradientClip, 1.)])):
         kept = lambda: [cb() for cb in cbs] + [Checkpoint(tmp/f'{prec}.ckpt', every=4),
-                                               CUDAGraphs(record=static_buffers)]
+                                               CUDAGraphs(record=emulated_cuda_graph)]
         whole = tiny(kept(), prec).fit_one_cycle(2, 1e-2)
         try: tiny([*kept(), Stop()], prec).fit_one_cycle(2, 1e-2)
         except KeyboardInterrupt: pass
@@ -172,7 +172,7 @@ def main():
     warnings.filterwarnings('ignore', message='fused: ')
     fused.kernel = as_one_kernel
     checkpoint._same += (pretend.Pretend,) # plain data, as a tensor on a real device
-    torch.cuda.make_graphed_callables = static_buffers
+    torch.cuda.make_graphed_callables = emulated_cuda_graph
     with pretend.cuda() as log:
         dls = batches(log)
         steps(log, dls)

@@ -7,9 +7,9 @@ from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.baseline import runs
 from imagenette_train.experiments.runner import load_results
-from imagenette_train.training.progress import plain_row
-from imagenette_train.experiments.leaderboard import record_table, variants
-from imagenette_train.experiments.results import mean_spread
+from imagenette_train.training.progress import format_plain_row
+from imagenette_train.experiments.leaderboard import leaderboard_table, variants
+from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table
 
 root = Path(__file__).resolve().parent.parent
@@ -37,9 +37,9 @@ def trained(profile):
 
 def took(found):
     "Seconds of a run's epochs, where they were trained warm and so can be compared"
-    if not all('warm_up' in o for o in found): return ''
+    if not all('warm_up_learner' in o for o in found): return ''
     secs = [sum(e['seconds'] for e in o['epochs']) for o in found]
-    warm = max(o['warm_up'] for o in found)
+    warm = max(o['warm_up_learner'] for o in found)
     return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a "
             f"warm-up (at most {warm:.1f} s, not counted).")
 
@@ -94,13 +94,13 @@ def recorded(folder):
     env, data = found[0]['environment'], found[0]['settings']['data']
     days = sorted({o['environment']['date'][:10] for o in found})
     where = f"{data['copy']}, {env['device_name']}, torch {env['torch']}, {' and '.join(days)}"
-    return f"{where}:\n\n{record_table(found)}"
+    return f"{where}:\n\n{leaderboard_table(found)}"
 
 def finding(name):
     "What the detective story of notebook 05 ends with, in figures"
     at = lambda run: [o['epochs'][-1]['accuracy'] for o in results('quick-cpu', runs, 'run')
                       if o['settings']['run'] == run]
-    book, mended, adam = (mean_spread([100*a for a in at(run)], 1).split(' ')[0]
+    book, mended, adam = (format_mean_std([100*a for a in at(run)], 1).split(' ')[0]
                           for run in ('rmsprop', 'rmsprop_damped', 'adam'))
     beta = float(re.search(r'sqr_mom=([\d.]+)', runs['rmsprop'].opt)[1])
     factor = f'{(1-beta)**-0.5:.0f}'
@@ -120,7 +120,7 @@ def ten_lines(name):
     cut = lambda tag, text: [c.strip() for c in re.findall(f'<{tag}>(.*?)</{tag}>', text, re.S)]
     rows = [cut('th', table), *(row for tr in cut('tr', table) if (row := cut('td', tr)))]
     source = '\n\n'.join(''.join(c['source']) for c in (imports, training))
-    return f"```python\n{source}\n```\n\n```text\n" + '\n'.join(map(plain_row, rows)) + '\n```'
+    return f"```python\n{source}\n```\n\n```text\n" + '\n'.join(map(format_plain_row, rows)) + '\n```'
 
 kinds = {'step': steps, 'loop': loop, 'soak': soak, 'record': recorded, 'finding': finding,
          'ten-lines': ten_lines}

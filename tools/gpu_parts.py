@@ -12,10 +12,10 @@ from imagenette_train.all import *
 from imagenette_train.core import fused as fused_module
 from imagenette_train.baseline import chapter_runs, profile_learner, runs
 from imagenette_train.experiments.runner import Profile, profile_data, profiles
-from imagenette_train.vision.imagenette import generate_pictures
-from imagenette_train.experiments.results import environment
+from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.experiments.results import environment_info
 from imagenette_train.experiments.reproduce import reproduce
-from imagenette_train.course.toy_problems import tiny_net, tiny_pictures
+from imagenette_train.course.toy_problems import tiny_net, tiny_images
 
 root = Path(__file__).resolve().parent.parent
 
@@ -30,7 +30,7 @@ class Part:
         if a.rehearse:
             self.profile, self.seeds = 'rehearsal', 1
             profiles['rehearsal'] = Profile('rehearsal', 'resnet18', 40, 32, 8, n_epoch=1)
-            self.data = generate_pictures(self.tmp/'pictures', 4, 1)
+            self.data = generate_images(self.tmp/'pictures', 4, 1)
             torch.set_num_threads(1)
 
     def attempt(self, what, f, *args):
@@ -42,7 +42,7 @@ class Part:
         if value is not None: self.say(what, value)
 
     def dls(self):
-        folder = find_pictures(data=self.data, say=lambda s: None)
+        folder = find_imagenette(data=self.data, say=lambda s: None)
         return profile_data(profiles[self.profile], folder, self.device)
 
     def sync(self):
@@ -154,7 +154,7 @@ def tiny(p, prec, cbs=()):
     "A small Learner on small pictures, of which the last batch is smaller"
     n = 12 if p.rehearse else 20
     set_seed(0)
-    x, y = tiny_pictures(32*n - 8)
+    x, y = tiny_images(32*n - 8)
     data = list(zip(x.split(32), y.split(32)))
     learn = Learner(DataLoaders(data, data[:5], c=4), tiny_net(), metrics=accuracy, device=p.device,
                     cbs=list(cbs), opt_func=partial(Adam, fused='flat'))
@@ -200,7 +200,7 @@ def twins(p, prec):
     resumed = weights(p, prec, kept(), resume=True)
     return ', '.join(f'{farthest(whole, o):.1e}' for o in (again, resumed, weights(p, prec, [recorder(p)])))
 
-def recorder(p): return CUDAGraphs() if p.cuda else CUDAGraphs(record=static_buffers)
+def recorder(p): return CUDAGraphs() if p.cuda else CUDAGraphs(record=emulated_cuda_graph)
 
 def trick(p, cb):
     learn = tiny(p, 'fp16', [cb, recorder(p)]).fit(3, 1e-2)
@@ -245,7 +245,7 @@ def waits(p, prec):
     "Where a training batch waits for the device, as PyTorch sees it"
     if not p.cuda: return 'only on a GPU'
     dls = p.dls()
-    learn = fastest(quiet_learner(p, dls, prec))
+    learn = use_fastest_step(quiet_learner(p, dls, prec))
     learn.fit(1, 1e-4)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -262,7 +262,7 @@ def steps(p):
     p.attempt('loader alone, ms a batch', lambda: round(p.seconds(batches, 3)/len(dls.train)*1e3, 2))
     for name,prec,kwargs,cbs,sizes in variants(p):
         with patch.dict(fused_module.FusedStep.sizes, cuda=sizes):
-            p.attempt(name, variant, p, dls, prec, kwargs, cbs)
+            p.attempt(name, variant_config, p, dls, prec, kwargs, cbs)
 
 def variants(p):
     "Name, precision, arguments of Adam, callbacks, and sizes of lots"
@@ -300,7 +300,7 @@ class Window(Callback):
                                     if e.device_type == torch.autograd.DeviceType.CUDA]
         raise CancelFitException
 
-def variant(p, dls, prec, kwargs, cbs):
+def variant_config(p, dls, prec, kwargs, cbs):
     "Seconds of a first epoch and of three warm ones; kernels and busy milliseconds a step"
     learn = quiet_learner(p, dls, prec, partial(Adam, **kwargs), cbs())
     epochs = 1 if p.rehearse else 3
@@ -334,7 +334,7 @@ def the_runs(p):
 def how_fast(p, done):
     longest = max(total(o) for o in done if o['settings']['run'] in chapter_runs)
     p.say('3 epochs with validation, warm: longest', f'{longest:.2f} s (the aim: under 3)')
-    for k in ('warm_up', 'recording'): p.say(f'{k}, s', said(o[k] for o in done))
+    for k in ('warm_up_learner', 'recording'): p.say(f'{k}, s', said(o[k] for o in done))
 
 def said(values, digits=2): return ', '.join(f'{v:.{digits}f}' for v in values)
 
@@ -349,7 +349,7 @@ def beside_fastai(p):
         def one(): return fastai_run(p, name, lr, kwargs, found)
         p.attempt(f'{name}: seconds of the epochs; accuracy', one)
     if found:
-        text = json.dumps(dict(environment=environment(p.device), runs=found), indent=1)
+        text = json.dumps(dict(environment=environment_info(p.device), runs=found), indent=1)
         (p.results/'benchmarks'/f'fastai-{p.device.type}.json').write_text(text)
 
 def fastai_dls(p, size):
@@ -420,7 +420,7 @@ def pretended():
     from imagenette_train.training import checkpoint
     checkpoint._same += (pretend.Pretend,)
     fused_module.kernel = check_cuda.as_one_kernel
-    torch.cuda.make_graphed_callables = static_buffers
+    torch.cuda.make_graphed_callables = emulated_cuda_graph
     return pretend.cuda()
 
 def run(a, say, results):

@@ -115,8 +115,8 @@ def run(src, name, ns):
 def namespace(folder):
     "What the cells run in: every name of the library, generated pictures, a narrow network"
     os.environ['IMAGENETTE_TRAIN_CACHE'] = str(folder)
-    from imagenette_train.all import generate_pictures
-    os.environ['IMAGENETTE_TRAIN_DATA'] = str(generate_pictures(folder/'pictures', 13, 2))
+    from imagenette_train.all import generate_images
+    os.environ['IMAGENETTE_TRAIN_DATA'] = str(generate_images(folder/'pictures', 13, 2))
     ns = {}
     exec(setup, ns)
     ns['resnet34'] = ns['narrow']

@@ -55,7 +55,7 @@ def readme_filled():
 
 def example_runs():
     "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
-    from imagenette_train.vision.imagenette import generate_pictures
+    from imagenette_train.vision.imagenette import generate_images
     text = (root/'README.md').read_text(encoding='utf-8')
     code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
     smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
@@ -65,7 +65,7 @@ def example_runs():
         code = code.replace(large, small)
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
-        generate_pictures(tmp/'made', n_train=10, n_valid=1)
+        generate_images(tmp/'made', n_train=10, n_valid=1)
         (tmp/'made/train').rename(tmp/'my_pictures')
         shutil.copy(next((tmp/'my_pictures').rglob('*.JPEG')), tmp/'new.jpg')
         code += '\nassert len(learn.recorder.values) == 3'

@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 class Noisy(torch.utils.data.Dataset):
     "Tiny pictures, shifted at random each time that they are asked for"
-    def __init__(self, n, seed): self.x, self.y = tiny_pictures(n, seed=seed)
+    def __init__(self, n, seed): self.x, self.y = tiny_images(n, seed=seed)
     def __len__(self): return len(self.x)
     def __getitem__(self, i):
         shift = tuple(torch.randint(-1, 2, (2,)).tolist())
@@ -75,7 +75,7 @@ def wait(pid, deadline):
     assert not got[0] or got[1] == 0, 'a resumed training failed'
     return got[0] != 0
 
-def trained_batches(file): return load_plain(file)['train_iter'] if file.exists() else None
+def trained_batches(file): return safe_load(file)['train_iter'] if file.exists() else None
 
 def killed_until_done(folder, workers, rng, length, left):
     "Kill a training, at most `left` times, until it is done; gives kills, checkpoints loaded, resumptions"
@@ -134,7 +134,7 @@ def nans(n, rng, tmp):
     for i in range(n):
         at, bad = rng.randrange(40), rng.choice([float('nan'), float('inf')])
         learn, file = new_learner(0), tmp/f'best{i}.pth'
-        learn.fit(2, 0.02, cbs=[Poison(at, bad), TerminateOnNaNCallback(), SaveBest(file)])
+        learn.fit(2, 0.02, cbs=[Poison(at, bad), TerminateOnNaNCallback(), SaveBestModel(file)])
         fine = learn.train_iter <= at+1 and finite(learn)
         if file.exists(): fine = fine and finite(new_learner(0).load(file))
         learn.fit(1, 0.02) # and it can be used
@@ -145,7 +145,7 @@ def nans(n, rng, tmp):
 
 def ready_learner(seed):
     "A Learner whose batches are ready and that draws no random numbers, since threads share those"
-    x, y = tiny_pictures(seed=seed)
+    x, y = tiny_images(seed=seed)
     batches = list(zip(x.split(32), y.split(32)))
     return silent(Learner(DataLoaders(batches, batches[:2]), tiny_net(seed), lr=0.01))
 
@@ -176,7 +176,7 @@ exceptions = [ValueError('x'), KeyboardInterrupt(), CancelBatchException(), Canc
               CancelEpochException(), CancelFitException()]
 
 # callbacks that need nothing special of model, optimizer or data, and no minute to compile
-special = {'AveragedEval', 'CompileModel', 'RNNRegularizer', 'ModelResetter', 'ProgressCallback', 'MixUp',
+special = {'ScheduleFreeEval', 'CompileModel', 'RNNRegularizer', 'ModelResetter', 'ProgressCallback', 'MixUp',
            'CutMix'}
 usable = sorted({*shipped} - special)
 
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         set_seed(0)
-        x, y = tiny_pictures(64)
+        x, y = tiny_images(64)
         batches = list(zip(x.split(16), y.split(16)))
         self.folder = Path(tempfile.mkdtemp())
         dls = DataLoaders(batches, batches[:1])
@@ -271,8 +271,8 @@ def sequences(n_examples, n_steps):
 def rules(n, tmp):
     "Callbacks, alone and in pairs, crossed with questions (`n` crossings, or all): how many differences"
     def half(k):
-        with contextlib.redirect_stdout(io.StringIO()): found = cross(n, part=(k, 2)) # `check` prints
-        write_whole(tmp/f'crossed{k}.json', json.dumps(found))
+        with contextlib.redirect_stdout(io.StringIO()): found = cross(n, part=(k, 2)) # `check_answer` prints
+        atomic_write_text(tmp/f'crossed{k}.json', json.dumps(found))
     for pid in [child(half, k) for k in (0, 1)]: assert os.waitpid(pid, 0)[1] == 0, 'the crossing failed'
     wrong = [w for k in (0, 1) for w in json.loads((tmp/f'crossed{k}.json').read_text())]
     for w in wrong: print(w)
@@ -300,7 +300,7 @@ def main():
     a = arguments()
     warnings.simplefilter('ignore')
     rng, tmp = random.Random(a.seed), Path(tempfile.mkdtemp())
-    res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment('cpu'))
+    res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment_info('cpu'))
     parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
@@ -310,7 +310,7 @@ def main():
         t = time.time()
         res[name] = f()
         print(f'{name}: {json.dumps(res[name])} ({time.time()-t:.0f} s)', flush=True)
-    if not a.quick: write_whole(a.out, json.dumps(res, indent=1))
+    if not a.quick: atomic_write_text(a.out, json.dumps(res, indent=1))
     print('nothing was lost' if fine(res) else 'SOMETHING WAS LOST')
     sys.exit(not fine(res))
 

@@ -55,7 +55,7 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
 def _tables(out:str='runs/quick-cpu'): # folder with raw results
     "The tables and pictures of a reproduction again, from raw results"
     report, progress = _load('experiments.reproduce').report, _load('training.progress')
-    print(progress.for_terminal(report(out), drop=('call', 'seeds')))
+    print(progress.fit_to_terminal(report(out), drop=('call', 'seeds')))
 
 # %% ../../nbs/experiments/cli.ipynb #1e91a427
 @_command
@@ -70,7 +70,7 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
     "Train with each trick of the notebooks and without it"
     names = _names(runs)
     if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
-    if profile == 'record': _load('experiments.leaderboard').record_search(data, device, seeds, names, out=out, fresh=fresh)
+    if profile == 'record': _load('experiments.leaderboard').run_search(data, device, seeds, names, out=out, fresh=fresh)
     else: _load('experiments.ablation').ablation(data, profile, device, seeds, names, out, fresh, epochs)
 
 # %% ../../nbs/experiments/cli.ipynb #92d26c96
@@ -113,12 +113,12 @@ def _overview():
 def _parsed(argv):
     "The function that `argv` asks for, and its arguments; None if all is said already"
     from imagenette_train import __version__
-    from imagenette_train.core.messages import did_you_mean
+    from imagenette_train.core.messages import suggest_name
     if not argv or argv[0] in ('-h', '--help', 'help'): return print(_overview())
     if argv[0] == '--version': return print(f'imagenette_train {__version__}')
     name, *rest = argv
     if name not in cli_commands:
-        raise ValueError(f"there is no command {name!r}.{did_you_mean(name, cli_commands)} Known: "
+        raise ValueError(f"there is no command {name!r}.{suggest_name(name, cli_commands)} Known: "
                          f"{', '.join(cli_commands)}; a command comes before its options")
     from fastcore.script import anno_parser
     given = vars(anno_parser(cli_commands[name], prog=f'imagenette-train {name}').parse_args(rest))

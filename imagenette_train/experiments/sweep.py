@@ -102,8 +102,8 @@ def hold_out_loader(dls, # of `profile_data`
     "`DataLoaders` that train on nine tenths of the training images and validate on the others"
     dl, val = dls.train, dls.valid
     train,held = ([i for i,_ in part] for part in hold_out(list(enumerate(dl.pics.y.tolist())), every))
-    res = DataLoaders(PictureLoader(dl.pics.take(train), dl.size, dl.tfm, dl.bs, True, dl.device),
-                      PictureLoader(dl.pics.take(held), val.size, val.tfm, val.bs, False, dl.device), c=dls.c)
+    res = DataLoaders(ImageLoader(dl.pics.take(train), dl.size, dl.tfm, dl.bs, True, dl.device),
+                      ImageLoader(dl.pics.take(held), val.size, val.tfm, val.bs, False, dl.device), c=dls.c)
     res.folder, res.vocab = dls.folder, dls.vocab
     return res
 
@@ -119,7 +119,7 @@ def train_contender(contender, # a `Contender`
     "Train once; gives its epochs, scored on the held-out images, and in the end the validation set's score"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=contender.opt_func, cbs=TerminateOnNaNCallback)
-    res = timed(learn, lambda learn: contender.fit(learn, profile.n_epoch, lr))
+    res = timed_fit(learn, lambda learn: contender.fit(learn, profile.n_epoch, lr))
     loss,acc = learn.validate(valid)
     diverged = not math.isfinite(loss) or len(res['epochs']) < profile.n_epoch
     for e in res['epochs']: e.update({k: _finite(v) for k,v in e.items()})
@@ -128,12 +128,12 @@ def train_contender(contender, # a `Contender`
 # %% ../../nbs/experiments/sweep.ipynb #9d6ca57b
 def sweep_settings(name, # of a contender
                    k, # step of the grid
-                   plan, # a `Plan`
+                   plan, # a `ExperimentPlan`
                    seed): # of weights, batches and augmentation
     "What identifies a result: with the same settings it need not be trained again"
     c = contenders[name]
     how = dict(call=c.call, one_cycle=c.one_cycle, moms=c.moms)
-    return dict(contender=name, lr=grid_lr(k), k=k, **how, **identity(plan, seed))
+    return dict(contender=name, lr=grid_lr(k), k=k, **how, **result_key(plan, seed))
 
 def held_out_accuracy(res, # a raw result
                       chance=0.1): # the accuracy of one that diverged
@@ -154,12 +154,12 @@ def _search(plan, valid, name, seeds, fresh):
         for k,seed in todo:
             path, settings = plan.out/f'{name}-lr{grid_lr(k):g}-seed{seed}.json', sweep_settings(name, k, plan, seed)
             make = lambda: train_contender(c, grid_lr(k), plan.profile, plan.dls, valid, seed)
-            res, kept = kept_or_made(path, settings, make, fresh)
+            res, kept = load_or_run(path, settings, make, fresh)
             accs.setdefault(k, {})[seed] = held_out_accuracy(res)
-            took = 'kept' if kept else fmt_time(res['seconds'])
+            took = 'kept' if kept else format_time(res['seconds'])
             print(f"{c.title}, lr {grid_lr(k):g}, seed {seed}: {accs[k][seed]:.3f} ({took})", flush=True)
 
-def sweep(data=None, # folder of pictures; None: found as `find_pictures` says
+def sweep(data=None, # folder of pictures; None: found as `find_imagenette` says
           profile=None, # name of a profile; None: chapter on CUDA, else quick
           device=None, # None: CUDA if there is one, else the CPU
           seeds=3, # how many seeds the best rate and its neighbours get
@@ -167,8 +167,8 @@ def sweep(data=None, # folder of pictures; None: found as `find_pictures` says
           out=None, # folder for the results; None: runs/sweep-PROFILE-DEVICE
           fresh=False): # train again what is already there?
     "Find each optimizer's best learning rate, with the same effort; an interrupted call resumes where it stopped"
-    if profile is None: profile = 'chapter' if best_device(device).type == 'cuda' else 'quick'
-    plan = Plan(contenders, 'contender', names, profile, data, device, seeds, out, 'sweep-')
+    if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
+    plan = ExperimentPlan(contenders, 'contender', names, profile, data, device, seeds, out, 'sweep-')
     valid, plan.dls = plan.dls.valid, hold_out_loader(plan.dls)
     names = list(dict.fromkeys(name for _,name in plan.todo))
     for n in sorted({1, seeds}): # every curve first, then the seeds

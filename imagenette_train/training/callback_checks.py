@@ -40,28 +40,28 @@ shipped = dict(
     GradientClip = lambda f: GradientClip(max_norm=1.),
     GradientAccumulation = lambda f: GradientAccumulation(24),
     EMA = lambda f: EMA(0.9),
-    AveragedEval = lambda f: AveragedEval(),
+    ScheduleFreeEval = lambda f: ScheduleFreeEval(),
     MixUp = lambda f: MixUp(),
     CutMix = lambda f: CutMix(),
     ChannelsLast = lambda f: ChannelsLast(),
     MixedPrecision = lambda f: MixedPrecision(torch.bfloat16),
     CompileModel = lambda f: CompileModel(backend='eager'),
-    CUDAGraphs = lambda f: CUDAGraphs(record=static_buffers),
+    CUDAGraphs = lambda f: CUDAGraphs(record=emulated_cuda_graph),
     ParamScheduler = lambda f: ParamScheduler({'lr': SchedCos(0.05, 0.)}),
     TerminateOnNaNCallback = lambda f: TerminateOnNaNCallback(),
     ModelResetter = lambda f: ModelResetter(),
     RNNRegularizer = lambda f: RNNRegularizer(1., 1.),
     ProgressCallback = lambda f: ProgressCallback(),
-    Tracker = lambda f: Tracker(),
+    Tracker = lambda f: TrackerCallback(),
     EarlyStopping = lambda f: EarlyStopping('accuracy', patience=1),
-    SaveBest = lambda f: SaveBest(f/'best.pth', load_at_end=True),
+    SaveBestModel = lambda f: SaveBestModel(f/'best.pth', load_at_end=True),
     ReduceLROnPlateau = lambda f: ReduceLROnPlateau('accuracy', patience=1, factor=0.5),
     CSVLogger = lambda f: CSVLogger(f/'history.csv'),
     TensorBoardLogger = lambda f: TensorBoardLogger(f/'tensorboard'),
     LoopTimer = lambda f: LoopTimer(),
-    LogTo = lambda f: LogTo(partial(_log_line, f/'log.txt'), every=2),
+    LogCallback = lambda f: LogCallback(partial(_log_line, f/'log.txt'), every=2),
     TrainMetrics = lambda f: TrainMetrics(),
-    LayerStats = lambda f: LayerStats(),
+    ActivationStats = lambda f: ActivationStats(),
     Checkpoint = lambda f: Checkpoint(f/'training.ckpt', every=3))
 
 # %% ../../nbs/training/callback_checks.ipynb #0911538c
@@ -121,11 +121,11 @@ class _Seen:
 def _learner(names, makers, folder, more=(), fused=False):
     "A Learner with the callbacks called `names`, and `more`"
     set_seed(4)
-    data = [torch.utils.data.TensorDataset(*tiny_pictures(n, seed=s)) for n,s in ((60, 0), (24, 1))]
+    data = [torch.utils.data.TensorDataset(*tiny_images(n, seed=s)) for n,s in ((60, 0), (24, 1))]
     dice = torch.Generator().manual_seed(5)
     train = torch.utils.data.DataLoader(data[0], 16, shuffle=True, generator=dice)
     dls = DataLoaders(train, torch.utils.data.DataLoader(data[1], 16), c=4)
-    opt_func = partial(ScheduleFreeAdamW if 'AveragedEval' in names else partial(SGD, mom=0.9), fused=fused)
+    opt_func = partial(ScheduleFreeAdamW if 'ScheduleFreeEval' in names else partial(SGD, mom=0.9), fused=fused)
     cbs = [makers[n](folder) for n in names] + list(more)
     learn = Learner(dls, _Net('RNNRegularizer' in names), opt_func=opt_func, lr=0.05, cbs=cbs,
                     metrics=[accuracy, _Seen()])
@@ -172,8 +172,8 @@ def left_behind(learn, folder): # a Learner, and the folder in which its callbac
     return dict(model=learn.model.state_dict(), modes=[m.training for m in learn.model.modules()],
                 last=learn.model.last, opt=learn.opt.state_dict(), memory=memory,
                 recorded=dict(losses=rec.raw_losses, smooth=rec.losses, lrs=rec.lrs, values=rec.values),
-                flags=[p.requires_grad for p in learn.model.parameters()], random=random_state(),
-                dice=loader_state(learn.dls.train),
+                flags=[p.requires_grad for p in learn.model.parameters()], random=get_rng_state(),
+                dice=get_loader_state(learn.dls.train),
                 files={str(f.relative_to(folder)): _file_content(f) for f in sorted(folder.rglob('*'))
                        if f.is_file() and not f.name.startswith('events.')})
 
@@ -246,7 +246,7 @@ events_asked = ('begin_fit', 'begin_epoch', 'begin_train', 'begin_batch', 'after
                 'after_validate', 'after_epoch', 'after_fit')
 copies = ('pickle', 'deepcopy') # of a Learner: not between a prediction and its gradient
 # callbacks of which only one can be used
-apart = [{'EMA', 'AveragedEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'CompileModel'}]
+apart = [{'EMA', 'ScheduleFreeEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'CompileModel'}]
 
 # %% ../../nbs/training/callback_checks.ipynb #64b19b7f
 def crossings(seed=0): # of the events at which questions are asked, and of the optimizers

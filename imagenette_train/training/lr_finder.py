@@ -123,7 +123,7 @@ def lr_find(self:Learner,
     self.lr_found = finder.found, finder.lr_losses
     if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
     else:
-        fs = as_list(suggest_funcs)
+        fs = listify(suggest_funcs)
         middle = _middle(num_it, *self.lr_found)
         res = _suggesting([f.__name__ for f in fs])(*(f(*middle) for f in fs))
     if show_plot: plot_lr_find(*self.lr_found, res)

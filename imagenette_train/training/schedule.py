@@ -13,7 +13,7 @@ from ..core.messages import *
 from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
-from ..core.events import as_list
+from ..core.events import listify
 
 # %% ../../nbs/training/schedule.ipynb #e49db765
 def _lin(start, end, pct): return start + pct*(end-start)
@@ -97,10 +97,10 @@ class ParamScheduler(Callback):
                              "has no length: give it a __len__")
         others = [cb for cb in self.cbs if cb is not self and isinstance(cb, ParamScheduler)]
         twice = {k for cb in others for k in cb.scheds if k in self.scheds}
-        if twice: raise ValueError(f"two schedulers set {some_of(sorted(twice))}: remove one of them")
+        if twice: raise ValueError(f"two schedulers set {first_few(sorted(twice))}: remove one of them")
 
 # %% ../../nbs/training/schedule.ipynb #c3644b86
-def _with(sched, cbs): return [sched, *as_list(cbs)]
+def _with(sched, cbs): return [sched, *listify(cbs)]
 
 def _lr_sched(learn, lr, make):
     "Peak rates of the groups, and `make(peak)` for each of them as one schedule of lr"
