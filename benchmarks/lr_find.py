@@ -21,7 +21,7 @@ def ours(batches, loss_func):
     # fastai divides the way to `end_lr` by 100 and not by 99, so its last rate is one factor below
     found = learn.lr_find(1e-7, 1e-7*1e8**0.99, 100, show_plot=False,
                           suggest_funcs=(minimum, steep, valley, slide))
-    return *learn.lr_found, found._asdict()
+    return *learn.lr_find_curve, found._asdict()
 
 def fastai(batches, loss_func):
     import torch
@@ -54,7 +54,7 @@ def write_batches(data, file):
     from imagenette_train.all import get_data, set_seed
     set_seed(0)
     plain = dict(rotate=0., zoom=1., warp=0., max_lighting=0.)
-    dls = get_data(data=data, presize=80, resize=64, bs=32, n_per_class=(400, 20), **plain)
+    dls = get_data(path=data, presize=80, resize=64, bs=32, n_per_class=(400, 20), **plain)
     torch.save([b for _,b in zip(range(100), dls.train)], file)
     return dls.folder
 

@@ -24,8 +24,8 @@ class Callback:
     run_before, run_after = (), () # classes of callbacks that this one must run before, or after
     order = 0 # lower runs earlier where run_before and run_after leave the choice
     run_train = run_valid = True # hear the batch events of training, of validation?
-    run_trial = True # hear `validate`, `get_preds`, `lr_find`? False if it writes, stops or counts
-    alone = False # True: a Learner has only one of this class
+    run_outside_fit = True # hear `validate`, `get_preds`, `lr_find`? False if it writes, stops or counts
+    unique = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         check_event_names(cls)
@@ -108,7 +108,7 @@ def fit(self:Learner,
     "Train for `n_epoch` epochs"
     with self.added_cbs(cbs):
         self._ready(n_epoch, lr, wd, reset_opt, resume)
-        with self.cleaned_up(): self._between('fit', self._epochs, CancelFitException)
+        with self._fit_context(): self._between('fit', self._epochs, CancelFitException)
     return self
 
 # %% ../nbs/04_callbacks.ipynb #0d921bba
@@ -178,12 +178,12 @@ class Recorder(Callback):
 
     def after_train(self): self.train_loss = None if self.smooth_loss is None else float(self.smooth_loss)
 
-    def figures(self):
+    def compute(self):
         "Loss and metrics of the validation batches seen since `begin_validate`"
-        return self._valid.figures()
+        return self._valid.compute()
 
     def after_epoch(self):
-        self.values.append([self.train_loss, *self.figures()])
+        self.values.append([self.train_loss, *self.compute()])
         self.seconds.append(time.perf_counter() - self._t0)
         self.row = [self.epoch, *self.values[-1], format_time(self.seconds[-1])]
         if self.logger is not None and is_main_process(): self.logger(self.row)
@@ -191,7 +191,7 @@ class Recorder(Callback):
     def cleanup_fit(self):
         self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
 
-    plot_loss, trial = plot_loss, preserve_metrics
+    plot_loss, preserve_state = plot_loss, preserve_metrics
 
 # %% ../nbs/04_callbacks.ipynb #b8eb4155
 Learner.default_cbs = [TrainEvalCallback, Recorder]
@@ -209,9 +209,9 @@ def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
-    with self.asked(cbs):
+    with self.preserve_state(cbs):
         self._validation(dl)
-        return self.recorder.figures()
+        return self.recorder.compute()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 #| code-fold: true

@@ -41,7 +41,7 @@ class Optimizer(BaseOptimizer):
     @torch.no_grad()
     def step(self, closure=None):
         "Call every callback for every parameter that has a gradient; `closure` may compute the loss first"
-        loss = self.begin_step(closure)
+        loss = self._begin_step(closure)
         if self.fused: fused_step(self)
         else:
             for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)
@@ -50,7 +50,7 @@ class Optimizer(BaseOptimizer):
 @patch
 def _step_one(self:Optimizer, p, state, hyper):
     "Call every callback for parameter `p`, and write what it returns into `state`"
-    for cb in self.cbs_for(p, state): state = _update(state, cb(p, **{**state, **hyper}))
+    for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **hyper}))
 
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape

@@ -135,7 +135,7 @@ def tiny(cbs=(), prec='fp32'):
     return dict(fp16=learn.to_fp16, bf16=learn.to_bf16, fp32=learn.to_fp32)[prec]()
 
 class Stop(Callback):
-    order, remembers = -1, False
+    order, saved_in_checkpoint = -1, False
     def after_loss(self):
         if self.training and self.train_iter == 14: raise KeyboardInterrupt
 

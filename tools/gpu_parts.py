@@ -42,7 +42,7 @@ class Part:
         if value is not None: self.say(what, value)
 
     def dls(self):
-        folder = find_imagenette(data=self.data, say=lambda s: None)
+        folder = find_imagenette(path=self.data, log=lambda s: None)
         return profile_data(profiles[self.profile], folder, self.device)
 
     def sync(self):
@@ -179,7 +179,7 @@ def predictions(p):
 
 class Stop(Callback):
     "A power failure in training batch `at`"
-    order, remembers = -1, False
+    order, saved_in_checkpoint = -1, False
     def __init__(self, at): self.at = at
     def after_loss(self):
         if self.training and self.train_iter == self.at: raise ConnectionAbortedError
@@ -324,7 +324,7 @@ def total(result): return sum(e['seconds'] for e in result['epochs'])
 def the_runs(p):
     names = ['adam', 'sgd_cb'] if p.rehearse else list(runs)
     out = p.results/f'chapter-{p.device.type}'
-    done = reproduce(p.data, p.profile, p.device.type, p.seeds, names, out, fresh=True)
+    done = reproduce(p.data, p.profile, p.device.type, p.seeds, names, out, retrain=True)
     for r in names:
         mine = [o for o in done if o['settings']['run'] == r]
         accs = [o['epochs'][-1]['accuracy'] for o in mine]

@@ -149,7 +149,7 @@ def _check_not_fitting(self:BaseLearner, what):
 # %% ../../nbs/core/learner_base.ipynb #09f5a968
 def _check_alone(cb, there):
     "An error if `cb` is of a class of which a Learner has only one, and `there` is one"
-    kinds = tuple(k for k in type(cb).__mro__ if vars(k).get('alone'))
+    kinds = tuple(k for k in type(cb).__mro__ if vars(k).get('unique'))
     other = next((o for o in there if isinstance(o, kinds)), None)
     if other is not None:
         raise ValueError(f"the Learner has a callback {other.name} already, and {cb.name} would do the same "
@@ -385,7 +385,7 @@ def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
 # %% ../../nbs/core/learner_base.ipynb #b728b3fa
 @patch
 @contextmanager
-def cleaned_up(self:BaseLearner):
+def _fit_context(self:BaseLearner):
     "A fit is done inside; then `cleanup_fit` for every callback"
     with defer_worker_errors(), self._fit_runs():
         try: yield

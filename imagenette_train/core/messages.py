@@ -33,10 +33,10 @@ def pluralize(n, # how many
 # %% ../../nbs/core/messages.ipynb #03972a03
 def check_count(name, # of the setting, for the message
                 v, # what was given
-                low=1): # the smallest that makes sense
+                min_value=1): # the smallest that makes sense
     "`v` as an int; an error that names the setting unless it is a whole number of at least `low`"
-    if isinstance(v, bool) or not isinstance(v, Integral) or v < low:
-        raise ValueError(f"{name}={v!r} must be a whole number, {low} or more")
+    if isinstance(v, bool) or not isinstance(v, Integral) or v < min_value:
+        raise ValueError(f"{name}={v!r} must be a whole number, {min_value} or more")
     return int(v)
 
 # %% ../../nbs/core/messages.ipynb #9cc6436f

@@ -99,7 +99,7 @@ class MetricAccumulator:
         self.sums = vals if self.sums is None else [a+b for a,b in zip(self.sums, vals)]
         self.n_seen += n
 
-    def figures(self):
+    def compute(self):
         "Loss and metrics, in the order of `metric_names`; None where nothing was seen"
         if not self.n_seen: return [None]*(1 + len(metric_names(self.metrics)))
         means = iter([to_scalar(o/self.n_seen) for o in self.sums])

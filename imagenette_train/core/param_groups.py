@@ -72,7 +72,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
         self.set_hypers(**{**own, **hypers})
 
-    def known_hypers(self): # names; a set
+    def hyper_names(self): # names; a set
         "The hypers that this optimizer takes"
         return {'lr', *(n for cb in self.cbs for n in (*cb_args(cb), *cb_defaults(cb)))}
 
@@ -87,7 +87,7 @@ def _check_name(self:BaseOptimizer, name):
     "An error unless `name` is a hyper"
     if name not in self.hypers[0] and any(name in state for state in self.state.values()):
         _no_hyper(name, 'a callback')
-    known = self.known_hypers()
+    known = self.hyper_names()
     if name not in known:
         raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{suggest_name(name, known)} "
                         f"It takes: {', '.join(sorted(known))}")
@@ -123,9 +123,9 @@ def move_state_to(state, # what is remembered of parameter `p`
 
 # %% ../../nbs/core/param_groups.ipynb #ed9d04fc
 def zero_or_drop_grad(p, # a parameter with a gradient
-                      to_none): # drop it, instead of filling it with zeros?
+                      set_to_none): # drop it, instead of filling it with zeros?
     "Forget the gradient of `p` and its history"
-    if to_none: p.grad = None
+    if set_to_none: p.grad = None
     else:
         if p.grad.grad_fn is not None: p.grad.detach_()
         p.grad.zero_()
@@ -180,9 +180,9 @@ def _call_watched(cb, hypers, keeper, put_back, p, **given):
 
 # %% ../../nbs/core/param_groups.ipynb #d51ab25f
 @patch
-def cbs_for(self:BaseOptimizer,
-            p, # the parameter that comes next, with its
-            state): # state
+def _cbs_for(self:BaseOptimizer,
+             p, # the parameter that comes next, with its
+             state): # state
     "The callbacks to call for `p`; watched, if it is their first parameter with its number of dimensions"
     if state: move_state_to(state, p)
     return self.cbs if self._trusted is self.cbs else self._watch(p, state)
@@ -199,8 +199,8 @@ def _watch(self:BaseOptimizer, p, state):
 
 # %% ../../nbs/core/param_groups.ipynb #0e206b8a
 @patch
-def begin_step(self:BaseOptimizer,
-               closure): # computes the loss again, as PyTorch's optimizers allow; or None
+def _begin_step(self:BaseOptimizer,
+                closure): # computes the loss again, as PyTorch's optimizers allow; or None
     "Look whether the callbacks need watching; gives what `closure` gives, computed with gradients"
     if self._watched and self._trusted is not self.cbs:
         ready = all(self._watched.get(p.ndim) is self.cbs for p,*_ in self.all_params(with_grad=True))
@@ -281,7 +281,7 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if theirs != mine['cbs']:
         raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is "
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
-    unknown = {k for h in sd['hypers'] for k in h} - opt.known_hypers()
+    unknown = {k for h in sd['hypers'] for k in h} - opt.hyper_names()
     if unknown:
         raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
                          "of the state dict: another optimizer?")
@@ -308,7 +308,7 @@ class _Group(MutableMapping):
         return {**self._notes, **self.opt.hypers[self.i]}[k]
     def __setitem__(self, k, v):
         if k == 'params': self.opt.param_lists[self.i] = list(v)
-        elif k not in self.opt.known_hypers(): self._notes[k] = v
+        elif k not in self.opt.hyper_names(): self._notes[k] = v
         else:
             check_hyper(k, v)
             self.opt.hypers[self.i][k] = v

@@ -116,16 +116,16 @@ def _busy():
 # %% ../../nbs/core/snapshot.ipynb #b7d2ad5b
 @patch
 @contextmanager
-def asked(self:BaseLearner,
-          cbs=None): # callbacks that hear this question, and nothing else
+def preserve_state(self:BaseLearner,
+                   cbs=None): # callbacks that hear this question, and nothing else
     "A question to the model: afterwards the training is where it was, also in the middle of a batch"
     silent, busy = self._silent, list(_busy())
     kept = [_keep_place(self), _keep_layers(self.model)]
     if self.fitting: kept.append(_keep_callbacks(self))
     try:
         with preserve_rng(), ExitStack() as stack:
-            _enter(stack, self.cbs, 'trial')
-            self._silent, self.fitting = [*silent, *busy, *(cb for cb in self.cbs if not cb.run_trial)], False
+            _enter(stack, self.cbs, 'preserve_state')
+            self._silent, self.fitting = [*silent, *busy, *(cb for cb in self.cbs if not cb.run_outside_fit)], False
             self._arrange()
             with self.added_cbs(cbs): yield
     finally:
@@ -136,9 +136,9 @@ def asked(self:BaseLearner,
 # %% ../../nbs/core/snapshot.ipynb #ebce076f
 @patch
 @contextmanager
-def as_if_never(self:BaseLearner):
+def trial_run(self:BaseLearner):
     "Whatever is trained inside: model, optimizer, callbacks and random numbers are afterwards as they were"
-    with self.asked():
+    with self.preserve_state():
         kept = [_keep_weights(self.model), _keep_opt(self), _keep_callbacks(self)]
         try:
             with torch.enable_grad(): yield
@@ -148,8 +148,8 @@ def as_if_never(self:BaseLearner):
 # %% ../../nbs/core/snapshot.ipynb #d72c9f9a
 @patch
 @contextmanager
-def scored(self:BaseLearner):
+def eval_weights(self:BaseLearner):
     "Within it the model has the weights that a validation scores"
     with ExitStack() as stack:
-        _enter(stack, self.cbs, 'scored')
+        _enter(stack, self.cbs, 'eval_weights')
         yield self

@@ -499,7 +499,7 @@ class InteractiveFigure:
                  step='step'): # name of what is played
         self.title, self.alt, self.panels, self.rows, self.step = title, alt, panels, rows, step
         self.knobs, self.place = {k: list(values) for k,values in knobs.items()}, [0]*len(knobs)
-        self.place, self.data = self.where(**(at or {})), []
+        self.place, self.data = self.index_of(**(at or {})), []
         self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._number))
                           for p in panels]
         self.cells = {name: [self._number(o) for o in row.values()] for name,row in rows.items()}
@@ -531,7 +531,7 @@ def _nearest(knob, values, v): # name of a knob, its values, a value
 
 # %% ../../nbs/course/interactive.ipynb #4f627b0f
 @patch
-def where(self:InteractiveFigure, **settings): # name of a knob -> a value; the others stay where they are
+def index_of(self:InteractiveFigure, **settings): # name of a knob -> a value; the others stay where they are
     "For each knob, the index of the value nearest to its setting"
     unknown = [k for k in settings if k not in self.knobs]
     if unknown: raise ValueError(f"no knob is called {unknown[0]!r}: there are {', '.join(self.knobs)}")
@@ -542,25 +542,25 @@ def where(self:InteractiveFigure, **settings): # name of a knob -> a value; the 
 
 # %% ../../nbs/course/interactive.ipynb #4583c48f
 @patch
-def number(self:InteractiveFigure, row, column, # as in `rows`
-           step=None, # None: the last
-           **settings): # as for `where`
+def value_at(self:InteractiveFigure, row, column, # as in `rows`
+             step=None, # None: the last
+             **settings): # as for `where`
     "The number that the picture states there"
-    return self.rows[row][column].at(self.where(**settings), self.steps if step is None else step).item()
+    return self.rows[row][column].at(self.index_of(**settings), self.steps if step is None else step).item()
 
 # %% ../../nbs/course/interactive.ipynb #f184916f
 @patch
-def said(self:InteractiveFigure, step=None, **settings): # as for `number`
+def caption(self:InteractiveFigure, step=None, **settings): # as for `number`
     "The sentence that states all numbers, the same as on the page"
-    step, place = self.steps if step is None else step, self.where(**settings)
-    knobs = [f'{k} {self.texts(k)[i]}' for k,i in zip(self.knobs, place)]
+    step, place = self.steps if step is None else step, self.index_of(**settings)
+    knobs = [f'{k} {self.labels(k)[i]}' for k,i in zip(self.knobs, place)]
     rows = [f'{name}: ' + ', '.join(f'{c} {format_number(o.at(place, step).item())}' for c,o in row.items())
             for name,row in self.rows.items()]
     return ', '.join([f'{self.step} {step} of {self.steps}', *knobs]) + '. ' + '; '.join(rows) + '.'
 
 # %% ../../nbs/course/interactive.ipynb #4b0499b2
 @patch
-def texts(self:InteractiveFigure, knob): # name of a knob
+def labels(self:InteractiveFigure, knob): # name of a knob
     "Its values as they are written beside the slider"
     return [o if isinstance(o, str) else format_number(o) for o in self.knobs[knob]]
 
@@ -576,7 +576,7 @@ def _frame(ax, p): # matplotlib axes; the panel drawn there
 
 # %% ../../nbs/course/interactive.ipynb #f7a4ab4f
 @patch
-def still(self:InteractiveFigure):
+def to_png(self:InteractiveFigure):
     "The picture at the last step, where the knobs stand at first: the bytes of a PNG"
     from matplotlib.figure import Figure
     from PIL import Image
@@ -591,9 +591,9 @@ def still(self:InteractiveFigure):
 
 # %% ../../nbs/course/interactive.ipynb #f9cdfc33
 @patch
-def page(self:InteractiveFigure):
+def to_dict(self:InteractiveFigure):
     "What the player gets, a dict"
-    knobs = [dict(name=k, texts=self.texts(k), values=values) for k,values in self.knobs.items()]
+    knobs = [dict(name=k, texts=self.labels(k), values=values) for k,values in self.knobs.items()]
     rows = [dict(name=name, cells=cells) for name,cells in self.cells.items()]
     looks = {name: (colour, self.marks[name][1]) for name,colour in self.colours.items()}
     columns = list(next(iter(self.rows.values())))
@@ -610,17 +610,17 @@ _start = """for (const root of document.querySelectorAll('[data-moving="KEY"]'))
 def _repr_html_(self:InteractiveFigure):
     "Still picture and sentence, and the script that puts the player in their place"
     key = hashlib.sha1(repr((self.title, self.alt, self.knobs)).encode()).hexdigest()[:10]
-    spec = json.dumps(self.page(), separators=(',', ':')).replace('<', '\\u003c')
+    spec = json.dumps(self.to_dict(), separators=(',', ':')).replace('<', '\\u003c')
     script = '(() => {\n' + _player + _start.replace('KEY', key).replace('SPEC', spec) + '})()'
-    image = base64.b64encode(self.still()).decode()
+    image = base64.b64encode(self.to_png()).decode()
     # the last attribute keeps JupyterLab's own shortcuts away
     return (f'<figure class="moving" data-moving="{key}" data-lm-suppress-shortcuts="true">\n'
             f'<style>{_style}</style>\n<figcaption>{escape(self.title)}</figcaption>\n'
             f'<img alt="{escape(self.alt)}" src="data:image/png;base64,{image}">\n'
-            f'<p class="said">{escape(self.said())}</p>\n<script>{script}</script>\n</figure>')
+            f'<p class="said">{escape(self.caption())}</p>\n<script>{script}</script>\n</figure>')
 
 # %% ../../nbs/course/interactive.ipynb #4f1fc38b
 @patch
-def _repr_png_(self:InteractiveFigure): return self.still()
+def _repr_png_(self:InteractiveFigure): return self.to_png()
 @patch
-def __repr__(self:InteractiveFigure): return f'{self.title}. {self.said()}'
+def __repr__(self:InteractiveFigure): return f'{self.title}. {self.caption()}'

@@ -50,7 +50,7 @@ def lr_finder_figure(make, # makes a Learner, the same one each time
     "A finder's curve, what each rule suggests, and a training at that rate (notebook training/lr_finder)"
     learn = make()
     found = learn.lr_find(start_lr, end_lr, suggest_funcs=rules, show_plot=False)._asdict()
-    lrs, losses = learn.lr_found
+    lrs, losses = learn.lr_find_curve
     near = [min(range(len(lrs)), key=lambda i: abs(lrs[i]/lr - 1)) for lr in found.values()]
     tried = QuantizedGrid([losses], 1, lim=(0, 2*losses[0])) # not how it explodes
     trained = QuantizedGrid([_train_at(make, lr, n_epoch) for lr in found.values()], 1)

@@ -150,19 +150,19 @@ def ablation_key(name, # of a trick
     return dict(run, **result_key(plan, seed), trick=name, call=ablations[name].call)
 
 # %% ../../nbs/experiments/ablation.ipynb #a3b689a6
-def run_ablation(data=None, # folder of pictures; None: found as `find_imagenette` says
+def run_ablation(path=None, # folder of pictures; None: found as `find_imagenette` says
                  profile='quick', # name of a profile
                  device=None, # None: CUDA if there is one, else the CPU
                  seeds=3, # how many seeds, counted from 0
                  names=None, # names of `ablations`; None: all
                  out=None, # folder for the results; None: runs/ablation-PROFILE-DEVICE
-                 fresh=False, # train again what is already there?
+                 retrain=False, # train again what is already there?
                  n_epoch=None): # passes over the training set; None: as many as the profile says
     "Train with each trick and without, and print the table; an interrupted call resumes where it stopped"
-    plan, done = ExperimentPlan(ablations, 'trick', names, profile, data, device, seeds, out, 'ablation-', n_epoch), []
+    plan, done = ExperimentPlan(ablations, 'trick', names, profile, path, device, seeds, out, 'ablation-', n_epoch), []
     for seed,name in plan.todo:
         path, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
-        res, _ = load_or_run(path, settings, lambda: _with_trick(ablations[name], plan, seed), fresh)
+        res, _ = load_or_run(path, settings, lambda: _with_trick(ablations[name], plan, seed), retrain)
         acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
         print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
         done.append(res)

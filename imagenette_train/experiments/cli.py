@@ -46,9 +46,9 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
                seeds:int=1, # number of seeds
                runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop)
                out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
-               fresh:bool=False): # train again what is already there
+               retrain:bool=False): # train again what is already there
     "Train the chapter's five runs; its tables, ours beside the book's"
-    _load('experiments.reproduce').reproduce(data, profile, device, seeds, _names(runs), out, fresh)
+    _load('experiments.reproduce').reproduce(data, profile, device, seeds, _names(runs), out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #31ef0b8f
 @_command
@@ -66,12 +66,12 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
               runs:str=None, # names with commas (default: all tricks)
               epochs:int=None, # passes over the training set (default: as many as the profile says)
               out:str=None, # folder for the results (default: runs/ablation-PROFILE-DEVICE)
-              fresh:bool=False): # train again what is already there
+              retrain:bool=False): # train again what is already there
     "Train with each trick of the notebooks and without it"
     names = _names(runs)
     if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
-    if profile == 'record': _load('experiments.leaderboard').run_search(data, device, seeds, names, out=out, fresh=fresh)
-    else: _load('experiments.ablation').ablation(data, profile, device, seeds, names, out, fresh, epochs)
+    if profile == 'record': _load('experiments.leaderboard').run_search(data, device, seeds, names, out=out, retrain=retrain)
+    else: _load('experiments.ablation').ablation(data, profile, device, seeds, names, out, retrain, epochs)
 
 # %% ../../nbs/experiments/cli.ipynb #92d26c96
 @_command
@@ -80,11 +80,11 @@ def _record(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the c
             seeds:int=3, # number of seeds
             epochs:int=5, # 5 or 20: the leaderboard's two short races
             out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
-            fresh:bool=False): # train again what is already there
+            retrain:bool=False): # train again what is already there
     "Train our best recipe by the rules of Imagenette's leaderboard"
     profile = {5: 'record', 20: 'record20'}.get(epochs)
     if not profile: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
-    _load('experiments.leaderboard').record(data, profile, device, seeds, out, fresh)
+    _load('experiments.leaderboard').record(data, profile, device, seeds, out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #3c4b38cb
 @_command
@@ -94,9 +94,9 @@ def _sweep(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the ca
            seeds:int=3, # number of seeds for the best rate and its neighbours
            runs:str=None, # names with commas (default: all optimizers)
            out:str=None, # folder for the results (default: runs/sweep-PROFILE-DEVICE)
-           fresh:bool=False): # train again what is already there
+           retrain:bool=False): # train again what is already there
     "Find the best learning rate of each optimizer, and compare them there"
-    _load('experiments.sweep').sweep(data, profile, device, seeds, _names(runs), out, fresh)
+    _load('experiments.sweep').sweep(data, profile, device, seeds, _names(runs), out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #e1dff8de
 def _overview():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['presets', 'center_crops', 'variants', 'best_variant', 'leaderboard', 'TrainingConfig', 'fix_filter_norm',
-           'config_opt_func', 'config_schedule', 'hold_out', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
+           'config_opt_func', 'config_schedule', 'split_hold_out', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
            'leaderboard_learner', 'train_config', 'score_center_crops', 'variant_config', 'Search', 'run_leaderboard',
            'run_search', 'binomial_std', 'search_table', 'leaderboard_table']
 
@@ -52,21 +52,21 @@ class TrainingConfig:
     se: bool = False # squeeze and excite?
     deep_stem: bool = True # three small convolutions in place of one of 7 x 7?
     blur: bool = True # blur the stem's max pool?
-    pool_short: bool = True # average in the shortcuts that halve a picture?
-    zero_norm: bool = True # does each block begin as its shortcut?
+    avg_shortcut: bool = True # average in the shortcuts that halve a picture?
+    zero_init_norm: bool = True # does each block begin as its shortcut?
     depths: tuple = (2, 2, 2, 2) # blocks of the four stages
     width: int = 64 # channels of the first stage; each later one has twice as many
     stem_pool: bool = True # does the stem end with a max pool that halves the picture again?
-    keep_last: bool = False # does the last stage keep the side of its maps?
+    keep_stride: bool = False # does the last stage keep the side of its maps?
     ema: float | None = None # decay of averaged weights; None: no average
     adam_scale: float = 0.1 # Muon: rate of biases and norms, over that of the filters
     keep_norm: bool = False # does each filter bank keep the length it began with?
     lookahead: bool = False # Lookahead around the optimizer?
     first_side: float = 1. # side of the training pictures in the first epoch, over that in the last
     whiten: bool = False # is the first convolution whitened, and fixed?
-    crop_each: bool = False # is every picture cropped by itself, in place of the batch as a whole?
+    per_image_crop: bool = False # is every picture cropped by itself, in place of the batch as a whole?
     take_turns: bool = False # is each picture mirrored in every other epoch, not by chance?
-    middle: float = 1. # side of the middle that validation looks at, over that of the picture
+    center_crop: float = 1. # side of the middle that validation looks at, over that of the picture
 
 # %% ../../nbs/experiments/leaderboard.ipynb #ee5b8d3c
 def fix_filter_norm(p, # parameter, any shape
@@ -99,7 +99,7 @@ def config_schedule(recipe): # a `TrainingConfig`
     return ParamScheduler(dict(lr=dict(linear=linear, flat_cos=flat_cos)[recipe.sched]))
 
 # %% ../../nbs/experiments/leaderboard.ipynb #34cfa1e5
-def hold_out(files, # list of `(path, class number)`
+def split_hold_out(files, # list of `(path, class number)`
              every=10): # hold out every so many pictures of each class
     "Two lists: the pictures to train on, and those that are held out for choosing"
     seen, train, held = {}, [], []
@@ -127,12 +127,12 @@ presets = dict(record   = Preset('record'),
 def leaderboard_dls(recipe, # a `TrainingConfig`
                     race, # a `Preset`
                     folder, # a `ImagenetteFolder`
-                    choosing=False, # hold out some of the training pictures and validate on them?
+                    hold_out=False, # hold out some of the training pictures and validate on them?
                     device='cpu'): # where the work is done
     "`DataLoaders` with light crops and flips, nothing else"
     files = folder.files(race.n_per_class)
-    if choosing: files = hold_out(files[0])
-    crops = {k: getattr(recipe, k) for k in ('min_scale', 'crop_each', 'middle')}
+    if hold_out: files = split_hold_out(files[0])
+    crops = {k: getattr(recipe, k) for k in ('min_scale', 'per_image_crop', 'center_crop')}
     flip = 0. if recipe.take_turns else 0.5
     light = dict(crops, flip=flip, rotate=0., zoom=1., warp=0., max_lighting=0.)
     def loader(files, bs, train):
@@ -146,7 +146,7 @@ def leaderboard_dls(recipe, # a `TrainingConfig`
 # %% ../../nbs/experiments/leaderboard.ipynb #7be1c0a2
 class _GrowPictures(Callback):
     "Training pictures are small in the first epoch, grow, and have their whole side in the last two"
-    run_trial = False
+    run_outside_fit = False
     def __init__(self,
                  first, # side in the first epoch, as a share of the whole
                  side): # the whole side, pixels
@@ -167,14 +167,14 @@ class _TurningPictures(ImageCache):
         # the same half for every seed, also after an interruption
         self.mirrored = torch.rand(len(self), generator=torch.Generator().manual_seed(0)) < 0.5
 
-    def squares(self, idx, pos, size): # as of `ImageCache`
-        xb = super().squares(idx, pos, size)
+    def crops(self, idx, pos, size): # as of `ImageCache`
+        xb = super().crops(idx, pos, size)
         turned = (self.mirrored[idx] != self.odd).to(xb.device)
         return torch.where(turned[:,None,None,None], xb.flip(2), xb)
 
 class _TakeTurns(Callback):
     "In every other epoch the other half of `_TurningPictures` is mirrored"
-    run_trial = False
+    run_outside_fit = False
     def before_epoch(self): self.dls.train.pics.odd = self.epoch % 2 == 1
 
 # %% ../../nbs/experiments/leaderboard.ipynb #7be1c0a5
@@ -195,7 +195,7 @@ def leaderboard_learner(recipe, # a `TrainingConfig`
                         dls): # what `leaderboard_dls` gave
     "A `Learner` from random weights, in half precision where the machine can"
     act = dict(relu=nn.ReLU, mish=nn.Mish)[recipe.act]
-    names = 'se', 'deep_stem', 'blur', 'pool_short', 'zero_norm', 'depths', 'stem_pool', 'keep_last'
+    names = 'se', 'deep_stem', 'blur', 'avg_shortcut', 'zero_init_norm', 'depths', 'stem_pool', 'keep_stride'
     switches = dict({k: getattr(recipe, k) for k in names}, widths=[recipe.width*2**i for i in range(4)])
     model = configurable_resnet(dls.c, act=partial(act, inplace=True), **switches)
     if recipe.whiten: whiten_first_conv(model, dls.one_batch()[0])
@@ -210,7 +210,7 @@ def train_config(recipe, # a `TrainingConfig`
                  dls, # what `leaderboard_dls` gave
                  seed, # of weights, batches and augmentation
                  file=None, # checkpoint to resume from, removed at the end; None: there is none
-                 middles=()): # values of `Recipe.middle` to score the trained network with, too
+                 middles=()): # values of `Recipe.center_crop` to score the trained network with, too
     "Train once from random weights; gives the epochs, the seconds and the precision"
     set_seed(seed)
     learn = leaderboard_learner(recipe, dls)
@@ -226,12 +226,12 @@ def train_config(recipe, # a `TrainingConfig`
 center_crops = 1., 0.95, 0.9, 0.875, 0.84, 0.75
 
 def score_center_crops(learn, # a `Learner` of `leaderboard_learner`, trained
-                       middles): # values of `Recipe.middle`
+                       middles): # values of `Recipe.center_crop`
     "What validation gives when it looks at so much of each picture's middle"
     def score(middle):
         dl = copy(learn.dls.valid)
         dl.tfm = copy(dl.tfm)
-        dl.tfm.middle = middle
+        dl.tfm.center_crop = middle
         loss,acc = learn.validate(dl)
         return dict(middle=middle, valid_loss=loss, accuracy=acc)
     return [score(o) for o in middles]
@@ -256,13 +256,13 @@ variants = dict(
     hard      = ('hard labels', dict(smooth=0.)),
     stem7     = ('one convolution of 7 x 7 as stem', dict(deep_stem=False)),
     no_blur   = ('max pool without blur', dict(blur=False)),
-    no_pool   = ('shortcuts that skip pixels', dict(pool_short=False)),
-    no_zero   = ('last norms begin at 1', dict(zero_norm=False)),
+    no_pool   = ('shortcuts that skip pixels', dict(avg_shortcut=False)),
+    no_zero   = ('last norms begin at 1', dict(zero_init_norm=False)),
     norms     = ('norms and biases four times as fast', dict(adam_scale=0.4)),
     keep      = ('filters keep their length', dict(keep_norm=True)),
     ahead     = ('Lookahead', dict(lookahead=True)),
     fine      = ('a stem that halves once, all maps with twice the side', dict(stem_pool=False)),
-    last      = ('last maps with twice the side', dict(keep_last=True)),
+    last      = ('last maps with twice the side', dict(keep_stride=True)),
     wide      = ('one and a half times the channels', dict(width=96)),
     grow      = ('small pictures first', dict(first_side=2/3)),
     whiten    = ('a whitened first convolution', dict(whiten=True)),
@@ -275,12 +275,12 @@ variants = dict(
     mom3      = ('short, with a momentum of 0.3', dict(_short, mom=0.3)),
     mom_lr8   = ('short at twice its rate', dict(_short, lr=0.08)),
     mom_wide  = ('short with one and a half times the channels', dict(_short, width=96)),
-    mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_norm=False)),
+    mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_init_norm=False)),
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
-    each5     = ('short, each picture with a crop of its own', dict(_short, crop_each=True)),
+    each5     = ('short, each picture with a crop of its own', dict(_short, per_image_crop=True)),
     turns     = ('short, mirrored in turns', dict(_short, take_turns=True)),
     wide_mid  = ('short with one and a half times the channels, scored on the middle',
-                 dict(_short, width=96, middle=0.875)),
+                 dict(_short, width=96, center_crop=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
     combo_air = ('momentum 0.6, three times the first rate, filters keep their length',
@@ -291,45 +291,52 @@ variants = dict(
                  dict(_combo, min_scale=0.5, stem_pool=False)),
     combowide = ('combo with one and a half times the channels', dict(_combo, width=96)),
     gather    = ('combo, crops keep half, faster norms that begin at 1',
-                 dict(_combo, min_scale=0.5, adam_scale=0.2, zero_norm=False)),
+                 dict(_combo, min_scale=0.5, adam_scale=0.2, zero_init_norm=False)),
     gather7   = ('the same, but crops keep seven tenths',
-                 dict(_combo, min_scale=0.7, adam_scale=0.2, zero_norm=False)))
+                 dict(_combo, min_scale=0.7, adam_scale=0.2, zero_init_norm=False)))
 
 def variant_config(name): # of `variants`
     "The `TrainingConfig` of a variant"
     return replace(TrainingConfig(), **variants[check_choice(name, variants, 'variant')][1])
 
 # %% ../../nbs/experiments/leaderboard.ipynb #3504629f
+_stored_names = dict(avg_shortcut='pool_short', zero_init_norm='zero_norm', keep_stride='keep_last',
+                     per_image_crop='crop_each', center_crop='middle')
+
+def _as_stored(config):
+    "The settings of `config` under the names that they have in the files of results"
+    return {_stored_names.get(k, k): v for k,v in asdict(config).items()}
+
 class Search:
     "Trainings of variants with several seeds on one set of pictures; each result is kept as it is made"
     def __init__(self,
                  names, # of `variants`
                  race, # name of one of `presets`
                  seeds, # numbers
-                 choosing, # validate on held-out training pictures?
-                 data=None, # folder; None: found as `find_imagenette` says, else the 320-pixel archive
+                 hold_out, # validate on held-out training pictures?
+                 path=None, # folder; None: found as `find_imagenette` says, else the 320-pixel archive
                  device=None, # None: CUDA if there is one, else the CPU
                  out=None, # folder for the results; None: runs/RACE-DEVICE
-                 fresh=False): # train again what is already there?
+                 retrain=False): # train again what is already there?
         self.recipes = {name: variant_config(name) for name in names}
         self.race, self.device = presets[check_choice(race, presets, 'profile')], default_device(device)
-        self.seeds, self.choosing, self.fresh = seeds, choosing, fresh
+        self.seeds, self.hold_out, self.retrain = seeds, hold_out, retrain
         self.out = Path(out or f'runs/{race}-{self.device.type}')
         check_output_dir(self.out)
-        self.folder = find_imagenette(URLs.IMAGENETTE_320, data)
+        self.folder = find_imagenette(URLs.IMAGENETTE_320, path)
 
     def settings(self, name, seed, dls):
         "What identifies a result"
-        return dict(variant=name, recipe=asdict(self.recipes[name]), race=asdict(self.race), seed=seed,
-                    choosing=self.choosing, device=self.device.type, data=dataset_info(dls))
+        return dict(variant=name, recipe=_as_stored(self.recipes[name]), race=asdict(self.race), seed=seed,
+                    choosing=self.hold_out, device=self.device.type, data=dataset_info(dls))
 
     def train(self, name, seed):
         "The result of one training, kept or made"
         recipe, file = self.recipes[name], self.out/f'{name}-seed{seed}.json'
-        dls = leaderboard_dls(recipe, self.race, self.folder, self.choosing, self.device)
+        dls = leaderboard_dls(recipe, self.race, self.folder, self.hold_out, self.device)
         make = lambda: train_config(recipe, self.race, dls, seed, file.with_suffix('.ckpt'),
-                                    center_crops if self.choosing else ())
-        res, kept = load_or_run(file, self.settings(name, seed, dls), make, self.fresh)
+                                    center_crops if self.hold_out else ())
+        res, kept = load_or_run(file, self.settings(name, seed, dls), make, self.retrain)
         acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
         said = 'kept from before' if kept else spent
         print(f"seed {seed}, {variants[name][0]}: accuracy {acc:.4f}, {said}", flush=True)
@@ -338,15 +345,15 @@ class Search:
 # %% ../../nbs/experiments/leaderboard.ipynb #caf680ad
 best_variant = 'wide_mid' # by the search below
 
-def run_leaderboard(data=None, # folder of pictures; None: found as `find_imagenette` says
+def run_leaderboard(path=None, # folder of pictures; None: found as `find_imagenette` says
                     profile='record', # name of one of `presets`
                     device=None, # None: CUDA if there is one, else the CPU
                     seeds=3, # how many seeds, counted from 0
                     out=None, # folder for the results; None: runs/PROFILE-DEVICE
-                    fresh=False): # train again what is already there?
+                    retrain=False): # train again what is already there?
     "Train the chosen recipe for the leaderboard's rules and print the table; resumes where it stopped"
     check_count('seeds', seeds)
-    rs = Search([best_variant], profile, range(seeds), False, data, device, out, fresh)
+    rs = Search([best_variant], profile, range(seeds), False, path, device, out, retrain)
     res = [rs.train(best_variant, seed) for seed in rs.seeds]
     table = leaderboard_table(load_results(rs.out, variants, 'variant'))
     atomic_write_text(rs.out/'tables.md', table + '\n')
@@ -354,16 +361,16 @@ def run_leaderboard(data=None, # folder of pictures; None: found as `find_imagen
     return res
 
 # %% ../../nbs/experiments/leaderboard.ipynb #d1523da1
-def run_search(data=None, # folder of pictures; None: found as `find_imagenette` says
+def run_search(path=None, # folder of pictures; None: found as `find_imagenette` says
                device=None, # None: CUDA if there is one, else the CPU
                seeds=1, # how many seeds, counted from 100
                names=None, # of `variants`; None: all
                profile='search', # name of one of `presets`
                out=None, # folder for the results; None: runs/PROFILE-DEVICE
-               fresh=False): # train again what is already there?
+               retrain=False): # train again what is already there?
     "Train variants on nine tenths of the training pictures and print what each is worth on the rest"
     check_count('seeds', seeds)
-    rs = Search(list(names or variants), profile, range(100, 100+seeds), True, data, device, out, fresh)
+    rs = Search(list(names or variants), profile, range(100, 100+seeds), True, path, device, out, retrain)
     res = [rs.train(name, seed) for seed in rs.seeds for name in rs.recipes]
     table = search_table(load_results(rs.out, variants, 'variant'))
     atomic_write_text(rs.out/'tables.md', table + '\n')

@@ -169,7 +169,7 @@ def run_lr_find(profile, dls, seed, # as `train_run`
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=SGD)
     res = learn.lr_find(num_it=num_it, show_plot=False)
-    lrs, losses = learn.lr_found
+    lrs, losses = learn.lr_find_curve
     return dict(lrs=[float(f'{o:.5g}') for o in lrs], losses=[round(o, 4) for o in losses],
                 suggestion=res._asdict())
 
@@ -179,12 +179,12 @@ def _find_batches(plan):
     return min(100, 2*plan.profile.n_epoch*n_batches(plan.dls.train))
 
 # %% ../../nbs/experiments/reproduce.ipynb #c26e37ac
-def _lr_find_once(plan, fresh):
+def _lr_find_once(plan, retrain):
     "`run_lr_find`, unless its result is kept"
     settings = result_key(plan, 0)
     del settings['seed']
     make = lambda: run_lr_find(plan.profile, plan.dls, 0, _find_batches(plan))
-    found, _ = load_or_run(plan.out/'lr_find.json', settings, make, fresh)
+    found, _ = load_or_run(plan.out/'lr_find.json', settings, make, retrain)
     suggested = tuple(float(f'{o:.3g}') for o in found['suggestion'].values())
     print(f"lr_find with SGD suggests {suggested};\nthe chapter printed (0.0174, 3.02e-07)\n")
 
@@ -204,7 +204,7 @@ def _say_kept(res):
     print(f"kept from {res['environment']['date']}", *map(format_plain_row, rows), sep='\n')
 
 # %% ../../nbs/experiments/reproduce.ipynb #61f06c62
-def _each_run(plan, fresh):
+def _each_run(plan, retrain):
     "Train what is not kept, say what is going on, and give all results"
     spent, n = [], len(plan.todo)
     for i,(seed,name) in enumerate(plan.todo):
@@ -212,14 +212,14 @@ def _each_run(plan, fresh):
         left = _time_left(spent, plan.todo[i:], plan)
         print(f"[{i+1}/{n}] {run.title}, seed {seed}{left}\n{run.opt}\n{run.call}")
         make = lambda: train_run(run, plan.profile, plan.dls, seed)
-        res, kept = load_or_run(path, run_key(name, plan, seed), make, fresh)
+        res, kept = load_or_run(path, run_key(name, plan, seed), make, retrain)
         if kept: _say_kept(res)
         else: spent.append(res['seconds'])
         if 'warm_up_learner' in res:
             secs = sum(o['seconds'] for o in res['epochs'])
             print(f"{secs:.2f} s, warmed up for {res['warm_up_learner']:.2f} s before")
         print()
-        if name == 'sgd' and seed == 0: _lr_find_once(plan, fresh)
+        if name == 'sgd' and seed == 0: _lr_find_once(plan, retrain)
         yield res
 
 # %% ../../nbs/experiments/reproduce.ipynb #dc519159
@@ -227,20 +227,20 @@ smoke_run_note = ("These numbers mean nothing: smoke only shows that all parts r
                   "Try --profile quick, which takes about 10 minutes on two CPU cores.")
 
 # %% ../../nbs/experiments/reproduce.ipynb #b88fcf9b
-def reproduce(data=None, # folder of pictures; None: found as `find_imagenette` says
+def reproduce(path=None, # folder of pictures; None: found as `find_imagenette` says
               profile=None, # name of a profile; None: chapter on CUDA, else quick
               device=None, # None: CUDA if there is one, else the CPU
               seeds=1, # how many seeds, counted from 0
               names=None, # names of `runs`; None: the chapter's five
               out=None, # folder for the results; None: runs/PROFILE-DEVICE
-              fresh=False): # train again what is already there?
+              retrain=False): # train again what is already there?
     "Train the chapter's five runs and print its tables again; an interrupted call resumes where it stopped"
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
-    plan = ExperimentPlan(runs, 'run', chapter_runs if names is None else names, profile, data, device, seeds, out)
+    plan = ExperimentPlan(runs, 'run', chapter_runs if names is None else names, profile, path, device, seeds, out)
     p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} pictures\non {device_name(plan.device)}\n")
-    done = list(_each_run(plan, fresh))
+    done = list(_each_run(plan, retrain))
     table = fit_to_terminal(write_report(plan.out), drop=('call', 'seeds'))
     print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the pictures are in\n"
           f"{plan.out}{note}")

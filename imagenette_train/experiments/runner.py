@@ -43,7 +43,7 @@ def profile_data(profile, # a `Profile`
                  folder, # a `ImagenetteFolder`
                  device): # where the work is done
     "The pictures of `folder` at the size of `profile`, as `DataLoaders`"
-    return get_data(data=folder, presize=profile.presize, resize=profile.size, bs=profile.bs,
+    return get_data(path=folder, presize=profile.presize, resize=profile.size, bs=profile.bs,
                     n_per_class=profile.n_per_class, device=device, **dict(profile.aug))
 
 # %% ../../nbs/experiments/runner.ipynb #2e932883
@@ -95,7 +95,7 @@ class ExperimentPlan:
                  what, # what these are names of, for messages
                  names, # those wanted; None: all
                  profile, # name of a profile
-                 data=None, # folder of pictures; None: found as `find_imagenette` says
+                 path=None, # folder of pictures; None: found as `find_imagenette` says
                  device=None, # None: CUDA if there is one, else the CPU
                  seeds=1, # how many seeds, counted from 0
                  out=None, # folder for the results; None: runs/WHAT-PROFILE-DEVICE
@@ -108,7 +108,7 @@ class ExperimentPlan:
         self.todo = [(seed, name) for seed in range(seeds) for name in names]
         self.out = Path(out or f'runs/{prefix}{self.profile.name}-{self.device.type}')
         check_output_dir(self.out)
-        self.folder = find_imagenette(data=data)
+        self.folder = find_imagenette(path=path)
         self.dls = profile_data(self.profile, self.folder, self.device)
 
 # %% ../../nbs/experiments/runner.ipynb #858efa69
@@ -138,9 +138,9 @@ def result_key(plan, # a `ExperimentPlan`
 def load_or_run(path, # JSON file of the result
                 settings, # what identifies it
                 make, # function that makes it, a dict
-                fresh=False): # make it again even if it is kept?
+                retrain=False): # make it again even if it is kept?
     "The result in `path`, if it has these `settings`; else a new one, written there. And: was it kept?"
-    res = None if fresh else load_json_result(path, settings)
+    res = None if retrain else load_json_result(path, settings)
     if res is not None: return res, True
     res = dict(settings=settings, environment=environment_info(settings['device']), **make())
     atomic_write_text(path, json.dumps(res, indent=1))

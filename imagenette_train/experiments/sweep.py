@@ -27,7 +27,7 @@ from ..vision.loaders import *
 from .results import *
 from .runner import *
 from ..baseline import *
-from .leaderboard import hold_out
+from .leaderboard import split_hold_out
 
 # %% ../../nbs/experiments/sweep.ipynb #7d9875bd
 def grid_lr(k): # step of the grid, an integer; 0 is the book's rate of SGD
@@ -101,9 +101,9 @@ def hold_out_loader(dls, # of `profile_data`
                     every=10): # hold out every so many images of each class
     "`DataLoaders` that train on nine tenths of the training images and validate on the others"
     dl, val = dls.train, dls.valid
-    train,held = ([i for i,_ in part] for part in hold_out(list(enumerate(dl.pics.y.tolist())), every))
-    res = DataLoaders(ImageLoader(dl.pics.take(train), dl.size, dl.tfm, dl.bs, True, dl.device),
-                      ImageLoader(dl.pics.take(held), val.size, val.tfm, val.bs, False, dl.device), c=dls.c)
+    train,held = ([i for i,_ in part] for part in split_hold_out(list(enumerate(dl.pics.y.tolist())), every))
+    res = DataLoaders(ImageLoader(dl.pics.subset(train), dl.size, dl.tfm, dl.bs, True, dl.device),
+                      ImageLoader(dl.pics.subset(held), val.size, val.tfm, val.bs, False, dl.device), c=dls.c)
     res.folder, res.vocab = dls.folder, dls.vocab
     return res
 
@@ -147,30 +147,30 @@ def grid_of(results): # raw results of one contender
     return accs
 
 # %% ../../nbs/experiments/sweep.ipynb #5fbf2462
-def _search(plan, valid, name, seeds, fresh):
+def _search(plan, valid, name, seeds, retrain):
     "Train what contender `name` still needs for `seeds` seeds"
     c, accs = contenders[name], {}
     while todo := next_trainings(accs, c.start, c.book, seeds):
         for k,seed in todo:
             path, settings = plan.out/f'{name}-lr{grid_lr(k):g}-seed{seed}.json', sweep_settings(name, k, plan, seed)
             make = lambda: train_contender(c, grid_lr(k), plan.profile, plan.dls, valid, seed)
-            res, kept = load_or_run(path, settings, make, fresh)
+            res, kept = load_or_run(path, settings, make, retrain)
             accs.setdefault(k, {})[seed] = held_out_accuracy(res)
             took = 'kept' if kept else format_time(res['seconds'])
             print(f"{c.title}, lr {grid_lr(k):g}, seed {seed}: {accs[k][seed]:.3f} ({took})", flush=True)
 
-def sweep(data=None, # folder of pictures; None: found as `find_imagenette` says
+def sweep(path=None, # folder of pictures; None: found as `find_imagenette` says
           profile=None, # name of a profile; None: chapter on CUDA, else quick
           device=None, # None: CUDA if there is one, else the CPU
           seeds=3, # how many seeds the best rate and its neighbours get
           names=None, # names of `contenders`; None: all
           out=None, # folder for the results; None: runs/sweep-PROFILE-DEVICE
-          fresh=False): # train again what is already there?
+          retrain=False): # train again what is already there?
     "Find each optimizer's best learning rate, with the same effort; an interrupted call resumes where it stopped"
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
-    plan = ExperimentPlan(contenders, 'contender', names, profile, data, device, seeds, out, 'sweep-')
+    plan = ExperimentPlan(contenders, 'contender', names, profile, path, device, seeds, out, 'sweep-')
     valid, plan.dls = plan.dls.valid, hold_out_loader(plan.dls)
     names = list(dict.fromkeys(name for _,name in plan.todo))
     for n in sorted({1, seeds}): # every curve first, then the seeds
-        for name in names: _search(plan, valid, name, n, fresh and n == 1)
+        for name in names: _search(plan, valid, name, n, retrain and n == 1)
     return load_results(plan.out, contenders, 'contender')

@@ -59,7 +59,7 @@ class OptimWrapper(Optimizer):
         self.hypers = [_first_hypers(self._names, defaults) for _ in self.param_lists]
         self.set_hypers(**_ours(hypers, self._names))
 
-    def known_hypers(self): return set(self._names)
+    def hyper_names(self): return set(self._names)
 
 # %% ../../nbs/optim/torch_optim.ipynb #bcae904f
 @patch

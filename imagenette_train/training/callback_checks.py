@@ -73,7 +73,7 @@ def _shown(learn):
     with redirect_stdout(io.StringIO()): learn.show_training_loop()
 
 def _tried(learn):
-    with learn.as_if_never():
+    with learn.trial_run():
         learn.opt = None
         learn.fit(1, 0.5)
 
@@ -84,9 +84,9 @@ questions = dict(
     get_preds = lambda learn: learn.get_preds(),
     summary = lambda learn: learn.summary(),
     interpret = lambda learn: learn.interpret(),
-    check = lambda learn: learn.check(3),
+    sanity_check = lambda learn: learn.sanity_check(3),
     lr_find = lambda learn: learn.lr_find(num_it=6, show_plot=False),
-    as_if_never = _tried, save = _kept, show_training_loop = _shown,
+    trial_run = _tried, save = _kept, show_training_loop = _shown,
     pickle = pickle.dumps, deepcopy = copy.deepcopy)
 
 # what must be refused while a fit is running
@@ -135,7 +135,7 @@ def _learner(names, makers, folder, more=(), fused=False):
 # %% ../../nbs/training/callback_checks.ipynb #e6511bb4
 class Asks(Callback):
     "Asks `question` in the middle of `event`, once in each epoch"
-    order, remembers = 1, False
+    order, saved_in_checkpoint = 1, False
     def __init__(self, question, event):
         self.question, self.asked_in = question, None
         setattr(self, event, self._ask)
@@ -147,7 +147,7 @@ class Asks(Callback):
 # %% ../../nbs/training/callback_checks.ipynb #cce5cced
 class StopAt(Callback):
     "A power failure in training batch `n`"
-    order, remembers = -1, False
+    order, saved_in_checkpoint = -1, False
     def __init__(self, n): self.n = n
     def after_loss(self):
         if self.training and self.train_iter == self.n: raise ConnectionAbortedError
@@ -166,7 +166,7 @@ _times = {'seconds', 'row', '_t', '_t0', 'rows', 'bar', '_bar', '_looked'}
 def left_behind(learn, folder): # a Learner, and the folder in which its callbacks write
     "Everything that a training leaves behind, as one nested dict"
     rec = learn.recorder
-    memory = {cb.name: callback_state(cb)[0] for cb in learn.cbs if getattr(cb, 'remembers', True)}
+    memory = {cb.name: callback_state(cb)[0] for cb in learn.cbs if getattr(cb, 'saved_in_checkpoint', True)}
     for state in memory.values():
         for k in _times: state['plain'].pop(k, None)
     return dict(model=learn.model.state_dict(), modes=[m.training for m in learn.model.modules()],

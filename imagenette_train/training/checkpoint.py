@@ -92,8 +92,8 @@ def _value(v):
 # %% ../../nbs/training/checkpoint.ipynb #04278de7
 def _cb_settings(cb):
     "The settings of callback `cb`, by name"
-    if hasattr(cb, 'settings'): return cb.settings()
-    free = getattr(cb, 'may_differ', ())
+    if hasattr(cb, 'resume_settings'): return cb.resume_settings()
+    free = getattr(cb, 'free_on_resume', ())
     given = [k for k in inspect.signature(type(cb).__init__).parameters if k not in free and k in vars(cb)]
     return {f'{cb.name}({k})': _value(vars(cb)[k]) for k in given}
 
@@ -141,7 +141,7 @@ class _Rest:
 # %% ../../nbs/training/checkpoint.ipynb #a0d0929f
 class Checkpoint(Callback):
     "Writes all that a training is made of; `fit(..., resume=True)` resumes from there"
-    order, run_trial, alone = 5000, False, True # after all others
+    order, run_outside_fit, unique = 5000, False, True # after all others
     def __init__(self,
                  file='training.ckpt', # where to; always the newest, always whole
                  every=None): # training batches between two checkpoints; None: after each epoch only
@@ -182,7 +182,7 @@ class Checkpoint(Callback):
 
     def _others(self):
         "The callbacks whose memory is kept"
-        return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'remembers', True)]
+        return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
     def _warn(self, text):
         if text not in self._warned: warnings.warn(text)
         self._warned.add(text)

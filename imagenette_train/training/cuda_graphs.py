@@ -97,7 +97,7 @@ def _layout(xb):
 # %% ../../nbs/training/cuda_graphs.ipynb #9a0c0024
 class CUDAGraphs(Callback):
     "Records the model's forward and backward pass at the first training batch, and plays them from then on"
-    order, run_valid, alone = 900, False, True # after all that change the batch
+    order, run_valid, unique = 900, False, True # after all that change the batch
     def __init__(self, record=None): # what records; None: `torch.cuda.make_graphed_callables`, on CUDA
         self.record = record
 
@@ -204,7 +204,7 @@ def warm_up_learner(learn): # a Learner, about to train
     "Train a few batches and validate, as if never; gives the seconds as a dict, empty on a CPU"
     if learn.device.type != 'cuda': return {}
     t = time.perf_counter()
-    with learn.as_if_never(): learn.fit(1, cbs=_Few(5))
+    with learn.trial_run(): learn.fit(1, cbs=_Few(5))
     torch.cuda.synchronize(learn.device)
     return dict(warm_up_learner=round(time.perf_counter() - t, 2))
 

@@ -36,14 +36,14 @@ def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else 
 # %% ../../nbs/training/distributed.ipynb #3e8e376e
 class _Cut:
     "A batch sampler's batches, of which we take our share"
-    def __init__(self, batches, rank, world, lengths):
-        self.batches, self.rank, self.world, self.lengths = batches, rank, world, lengths
+    def __init__(self, batches, rank, world_size, lengths):
+        self.batches, self.rank, self.world_size, self.lengths = batches, rank, world_size, lengths
     def __len__(self): return len(self.batches)
     def __iter__(self):
         for b in self.batches:
             b = list(b)
             self.lengths.append(len(b))
-            yield b[self.rank::self.world] or b[:1]
+            yield b[self.rank::self.world_size] or b[:1]
 
 # %% ../../nbs/training/distributed.ipynb #760b841d
 class ShardedLoader:
@@ -51,9 +51,9 @@ class ShardedLoader:
     def __init__(self,
                  dl, # loader of the whole batches
                  rank, # our number, from 0
-                 world, # how many processes there are
+                 world_size, # how many processes there are
                  train=True): # for training: an item that does not count, where our share is empty
-        self.dl, self.rank, self.world, self.train, self.n, self.n_all = dl, rank, world, train, 0, 0
+        self.dl, self.rank, self.world_size, self.train, self.n, self.n_all = dl, rank, world_size, train, 0, 0
         # whose random numbers a checkpoint keeps
         self.sampler, self.generator = getattr(dl, 'sampler', None), getattr(dl, 'generator', None)
 
@@ -65,20 +65,20 @@ class ShardedLoader:
             lengths, kept = deque(), ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
                                       'multiprocessing_context', 'generator', 'prefetch_factor')
             inner = DataLoader(self.dl.dataset,
-                               batch_sampler=_Cut(self.dl.batch_sampler, self.rank, self.world, lengths),
+                               batch_sampler=_Cut(self.dl.batch_sampler, self.rank, self.world_size, lengths),
                                **{k: getattr(self.dl, k) for k in kept})
             for b in inner: yield b, lengths.popleft()
-        elif hasattr(self.dl, 'part'): yield from self.dl.part(self.rank, self.world)
+        elif hasattr(self.dl, 'shard'): yield from self.dl.shard(self.rank, self.world_size)
         else:
             for b in self.dl:
                 n = batch_size(b)
                 if n <= self.rank: b = _cut(b, slice(0, 1))
-                else: b = _cut(b, slice(self.rank, None, self.world))
+                else: b = _cut(b, slice(self.rank, None, self.world_size))
                 yield b, n
 
     def __iter__(self):
         for b,n in self._shares():
-            self.n, self.n_all = len(range(self.rank, n, self.world)), n
+            self.n, self.n_all = len(range(self.rank, n, self.world_size)), n
             if self.n or self.train: yield b
 
 # %% ../../nbs/training/distributed.ipynb #3202aebb
@@ -99,13 +99,13 @@ class _Replica(DistributedDataParallel):
 # %% ../../nbs/training/distributed.ipynb #ebe9d7a4
 class Distributed(Callback):
     "Trains in several processes at once, each on its share of every batch"
-    order, alone = -1000, True # before all others
-    remembers = False # a checkpoint of several processes is one of a single process, too
+    order, unique = -1000, True # before all others
+    saved_in_checkpoint = False # a checkpoint of several processes is one of a single process, too
     def __init__(self, **kwargs): # of `DistributedDataParallel`, such as `find_unused_parameters`
         self.kwargs, self.bare, self.replica, self.share = kwargs, None, None, None
 
     def begin_fit(self):
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._compare(dict(epochs=self.n_epoch, training_batches=len(self.dls.train),
                            parameters=sum(p.numel() for p in self.model.parameters()),
                            callbacks=[cb.name for cb in self.cbs]))
@@ -114,12 +114,12 @@ class Distributed(Callback):
         self.replica = _Replica(self.bare, **self.kwargs)
 
     def _compare(self, mine):
-        everyone = [None]*self.world
+        everyone = [None]*self.world_size
         dist.all_gather_object(everyone, mine)
         for k in mine:
             if any(o[k] != mine[k] for o in everyone):
                 raise ValueError(f"the processes do not train the same: {k.replace('_', ' ')} "
-                                 f"{', '.join(str(o[k]) for o in everyone)} in processes 0 to {self.world-1}")
+                                 f"{', '.join(str(o[k]) for o in everyone)} in processes 0 to {self.world_size-1}")
 
     def begin_train(self):
         self.learn.model, self.first = self.replica, True
@@ -130,7 +130,7 @@ class Distributed(Callback):
         if self.rank: # the generators of a GPU stay our own
             set_rng_state({**told[0][0], 'cuda': []})
             set_loader_state(dl, told[0][1])
-        self.learn.dl = self.share = ShardedLoader(self.dl, self.rank, self.world)
+        self.learn.dl = self.share = ShardedLoader(self.dl, self.rank, self.world_size)
 
     def begin_batch(self):
         if not self.training: return
@@ -138,10 +138,10 @@ class Distributed(Callback):
         self.first, self.learn.n_items = False, self.share.n_all
 
     def before_backward(self):
-        ours = self.loss*(self.share.n*self.world/self.share.n_all)
+        ours = self.loss*(self.share.n*self.world_size/self.share.n_all)
         everyone = ours.detach().clone()
         dist.all_reduce(everyone)
-        self.learn.loss = ours + (everyone/self.world - ours).detach()
+        self.learn.loss = ours + (everyone/self.world_size - ours).detach()
 
     def begin_validate(self):
         if self.bare is not None: self.learn.model = self.bare

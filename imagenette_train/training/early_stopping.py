@@ -33,7 +33,7 @@ def metric_mode(monitor): # a column of the table
 # %% ../../nbs/training/early_stopping.ipynb #4c7031e6
 class TrackerCallback(Callback):
     "Watches one figure of each epoch; `is_best` says whether it has just been bettered"
-    run_after, run_trial = Recorder, False
+    run_after, run_outside_fit = Recorder, False
     def __init__(self,
                  monitor='valid_loss', # a column of the table
                  mode=None, # 'min' or 'max': what is better; None: as the name says, see `metric_mode`
@@ -80,7 +80,7 @@ class EarlyStopping(TrackerCallback):
 # %% ../../nbs/training/early_stopping.ipynb #3f37b0b9
 class SaveBestModel(TrackerCallback):
     "Writes `Learner.save`'s checkpoint when `monitor` has improved; a later fit must do better still"
-    may_differ = ('file',) # when a training is resumed
+    free_on_resume = ('file',) # when a training is resumed
     def __init__(self,
                  file='best.pth', # where to
                  monitor='valid_loss', mode=None, min_delta=0.,
@@ -119,7 +119,7 @@ class ReduceLROnPlateau(TrackerCallback):
 # %% ../../nbs/training/early_stopping.ipynb #cc8e6530
 class CSVLogger(Callback):
     "Writes the Recorder's table to a file, row by row; a training that is resumed goes on in it"
-    run_after, run_trial, may_differ = Recorder, False, ('file', 'append')
+    run_after, run_outside_fit, free_on_resume = Recorder, False, ('file', 'append')
     def __init__(self,
                  file='history.csv', # where to
                  append=False): # add to a file that is there (else start anew)?
@@ -151,7 +151,7 @@ class CSVLogger(Callback):
 # %% ../../nbs/training/early_stopping.ipynb #8f19d216
 class TensorBoardLogger(Callback):
     "Writes losses and hypers of each batch, and figures of each epoch, for TensorBoard"
-    run_after, run_trial, may_differ = Recorder, False, ('log_dir', 'every')
+    run_after, run_outside_fit, free_on_resume = Recorder, False, ('log_dir', 'every')
     def __init__(self, log_dir='runs', # folder
                  every=1): # write every so many training batches
         self.log_dir, self.every, self._writer = log_dir, check_count('every', every), None
@@ -183,7 +183,7 @@ class TensorBoardLogger(Callback):
 # %% ../../nbs/training/early_stopping.ipynb #58a4c42e
 class LoopTimer(Callback):
     "Where the time of training batches goes, in seconds per part"
-    run_valid, run_trial, order = False, False, 1000
+    run_valid, run_outside_fit, order = False, False, 1000
     parts = dict(data='begin_batch', forward='after_pred', loss='after_loss', backward='after_backward',
                  step='after_step', callbacks='after_batch')
     def begin_fit(self): self.seconds, self.n, self.cancelled = dict.fromkeys(self.parts, 0.), 0, False
@@ -270,7 +270,7 @@ def _layer_rows(self:Learner):
     def note(name, m): return m.register_forward_hook(lambda m, inp, out: rows.append(_row(name, m, out)))
     try:
         hooks += [note(name, m) for name,m in self.model.named_modules() if not list(m.children())]
-        with self.asked(), torch.no_grad():
+        with self.preserve_state(), torch.no_grad():
             self.model.eval()
             self._split(self.dls.one_batch())
             self.model(*self.xb, **self.xkw)

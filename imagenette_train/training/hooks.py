@@ -21,19 +21,19 @@ from ..callbacks import *
 # %% ../../nbs/training/hooks.ipynb #91c0fe88
 class DownsampledSeries:
     "The means of a growing series over equal stretches, in a limited number of places"
-    def __init__(self, places=200): # even; at least half of them are in use once they were full
-        if places < 2 or places % 2: raise ValueError(f"places={places} must be an even number, 2 or more")
-        self.places, self.every, self.kept, self._sum, self._n = places, 1, [], 0., 0
+    def __init__(self, max_points=200): # even; at least half of them are in use once they were full
+        if max_points < 2 or max_points % 2: raise ValueError(f"places={max_points} must be an even number, 2 or more")
+        self.max_points, self.every, self.values, self._sum, self._n = max_points, 1, [], 0., 0
 
     def add(self, v): # a number, or a tensor
         self._sum, self._n = self._sum + v, self._n + 1
         if self._n < self.every: return
-        self.kept.append(self._sum/self._n)
+        self.values.append(self._sum/self._n)
         self._sum, self._n = 0., 0
-        if len(self.kept) == self.places: self._halve()
+        if len(self.values) == self.max_points: self._halve()
 
     def _halve(self):
-        self.kept, self.every = [(a+b)/2 for a,b in zip(self.kept[::2], self.kept[1::2])], 2*self.every
+        self.values, self.every = [(a+b)/2 for a,b in zip(self.values[::2], self.values[1::2])], 2*self.every
 
 # %% ../../nbs/training/hooks.ipynb #c6e318f5
 def _rms(t): return t.detach().float().pow(2).mean().sqrt()
@@ -59,16 +59,16 @@ class _Shelves(dict):
 # %% ../../nbs/training/hooks.ipynb #171c4fb2
 class ActivationStats(Callback):
     "Watches what the layers put out, their gradients and their steps, in constant memory"
-    figures = ('mean of outputs', 'deviation of outputs', 'gradient', 'dead units', 'step / weight')
-    run_valid = run_trial = False
+    stats = ('mean of outputs', 'deviation of outputs', 'gradient', 'dead units', 'step / weight')
+    run_valid = run_outside_fit = False
     def __init__(self,
                  layers=None, # dict name -> layer with a weight; None: `layers_with_weights` of the model
-                 places=200): # how many numbers to keep of each figure, at most
-        self.given, self.places, self._hooks = layers, places, []
+                 max_points=200): # how many numbers to keep of each figure, at most
+        self.given, self.max_points, self._hooks = layers, max_points, []
 
     def begin_fit(self):
         self.layers = layers_with_weights(self.model) if self.given is None else self.given
-        self.shelves = _Shelves({name: DownsampledSeries(self.places) for name in self.layers})
+        self.history = _Shelves({name: DownsampledSeries(self.max_points) for name in self.layers})
         self._out, self._before = {}, {}
         hooked = lambda name: partial(self._keep, name) # unlike a closure, it can be pickled
         self._hooks = [m.register_forward_hook(hooked(name)) for name,m in self.layers.items()]
@@ -85,7 +85,7 @@ class ActivationStats(Callback):
     def after_step(self):
         for n,(old,grad,dead) in self._before.items():
             step = _rms(self.layers[n].weight - old)/_rms(old).clamp(min=1e-12)
-            self.shelves[n].add(torch.stack([*self._out[n], grad, dead, step]))
+            self.history[n].add(torch.stack([*self._out[n], grad, dead, step]))
         self._before, self._out = {}, {}
 
     def cleanup_fit(self):
@@ -94,13 +94,13 @@ class ActivationStats(Callback):
 
 # %% ../../nbs/training/hooks.ipynb #10ee3c7b
 @patch
-def figure(self:ActivationStats, name): # one of `ActivationStats.figures`
+def stat(self:ActivationStats, name): # one of `ActivationStats.stats`
     "A dict: name of the layer -> its figure over the training, a list"
-    if name not in self.figures:
-        raise ValueError(f"there is no figure {name!r}.{suggest_name(name, self.figures)} Known: "
-                         f"{', '.join(self.figures)}")
-    i = self.figures.index(name)
-    return {n: [float(v[i]) for v in s.kept] for n,s in self.shelves.items() if s.kept}
+    if name not in self.stats:
+        raise ValueError(f"there is no figure {name!r}.{suggest_name(name, self.stats)} Known: "
+                         f"{', '.join(self.stats)}")
+    i = self.stats.index(name)
+    return {n: [float(v[i]) for v in s.values] for n,s in self.history.items() if s.values}
 
 # %% ../../nbs/training/hooks.ipynb #fd492eb7
 @patch
@@ -110,10 +110,10 @@ def plot(self:ActivationStats,
     import matplotlib.pyplot as plt
     axs = plt.subplots(1, len(names), figsize=(3.8*len(names), 3), squeeze=False)[1][0]
     for ax,name in zip(axs, names):
-        lines = self.figure(name)
+        lines = self.stat(name)
         colours = plt.get_cmap('viridis')(torch.linspace(0, 0.9, max(1, len(lines))).tolist())
         for colour,(layer,ys) in zip(colours, lines.items()):
-            every = self.shelves[layer].every
+            every = self.history[layer].every
             ax.plot([every*(i+0.5) for i in range(len(ys))], ys, color=colour, label=layer)
         ax.set(title=name, xlabel='step')
         if name in ('gradient', 'step / weight'): ax.set_yscale('log')
@@ -188,11 +188,11 @@ def _learn_by_heart(self:Learner, n_steps, lr):
 
 # %% ../../nbs/training/hooks.ipynb #6d863104
 @patch
-def check(self:Learner,
-          n_steps=30, # how often the one batch is learnt
-          lr=None): # at which rate; None: the Learner's
+def sanity_check(self:Learner,
+                 n_steps=30, # how often the one batch is learnt
+                 lr=None): # at which rate; None: the Learner's
     "Try one batch with everything, leave no trace, print what was found; gives what is wrong, a list"
-    with self.as_if_never(): probe, idle = self._learn_by_heart(n_steps, lr)
+    with self.trial_run(): probe, idle = self._learn_by_heart(n_steps, lr)
     if not probe.losses: raise ValueError("no batch had a loss: did a callback cancel all of them?")
     dead = [f'{n} ({share:.0%})' for n,share in probe.dead.items()]
     rows = [_guessing(self, probe.losses), _by_heart(probe.losses),

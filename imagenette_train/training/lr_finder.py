@@ -24,7 +24,7 @@ class LRFinder(ParamScheduler):
     run_before = ()
     def __init__(self, start_lr=1e-7, end_lr=10, num_it=100, stop_div=True): # as in `lr_find`
         self.num_it, self.stop_div, self.sched = num_it, stop_div, SchedExp(start_lr, end_lr)
-        self.bar_says = 'lr_find', num_it
+        self.progress_label = 'lr_find', num_it
         super().__init__({})
     def begin_fit(self): self.lr_losses, self.found, self.best = [], [], float('inf')
     def begin_batch(self): self.opt.set_hyper('lr', self.sched(self.train_iter/max(1, self.num_it-1)))
@@ -114,19 +114,19 @@ def lr_find(self:Learner,
         raise ValueError("lr_find reads the smoothed loss of the Recorder, which was removed")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
     n_epoch = max(1, math.ceil(num_it/max(1, n_batches(self.dls.train))))
-    with self.as_if_never():
+    with self.trial_run():
         self.opt, self.logger, self.stage = None, None, 0
         self.fit(n_epoch, cbs=finder)
     if len(finder.found) < 2:
         raise ValueError(f"the loss was NaN or infinite after {len(finder.found)} batches: start lower than "
                          f"start_lr={start_lr}, or look at the data")
-    self.lr_found = finder.found, finder.lr_losses
-    if suggest_funcs is None: res = suggest_lrs(*self.lr_found)
+    self.lr_find_curve = finder.found, finder.lr_losses
+    if suggest_funcs is None: res = suggest_lrs(*self.lr_find_curve)
     else:
         fs = listify(suggest_funcs)
-        middle = _middle(num_it, *self.lr_found)
+        middle = _middle(num_it, *self.lr_find_curve)
         res = _suggesting([f.__name__ for f in fs])(*(f(*middle) for f in fs))
-    if show_plot: plot_lr_find(*self.lr_found, res)
+    if show_plot: plot_lr_find(*self.lr_find_curve, res)
     return res
 
 # %% ../../nbs/training/lr_finder.ipynb #808ab42d

@@ -24,7 +24,7 @@ def to_float(o): # tensor, or tuple, list or dict of such
 # %% ../../nbs/training/mixed_precision.ipynb #10a0cf22
 class MixedPrecision(Callback):
     "The forward pass in half precision, weights and loss in float32 (Micikevicius et al., 2018)"
-    run_after, order, alone = TrainEvalCallback, -10, True
+    run_after, order, unique = TrainEvalCallback, -10, True
     def __init__(self,
                  dtype=torch.float16, # torch.float16, with loss scaling, or torch.bfloat16, which needs none
                  init_scale=2.**16): # what the loss is multiplied by at first, float16 only
@@ -93,7 +93,7 @@ class MixedPrecision(Callback):
         self.scaler = None
 
     @contextmanager
-    def trial(self):
+    def preserve_state(self):
         "Another batch in between: not under the autocast of ours"
         mine, self._context = self._context, None
         with torch.autocast(self.device.type, enabled=False):

@@ -26,7 +26,7 @@ def format_plain_row(cells): # texts
 # %% ../../nbs/training/progress.ipynb #8307ba05
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
-    run_after, run_trial, alone = Recorder, False, True
+    run_after, run_outside_fit, unique = Recorder, False, True
     every = 0.2 # seconds between two looks at the loss, which a GPU must wait for
 
     def begin_fit(self):
@@ -34,7 +34,7 @@ class ProgressCallback(Callback):
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         self.n = n_batches(self.dls.train) + (0 if self.dls.valid is None else n_batches(self.dls.valid))
-        says = [vars(cb)['bar_says'] for cb in self.learn.cbs if 'bar_says' in vars(cb)]
+        says = [vars(cb)['progress_label'] for cb in self.learn.cbs if 'progress_label' in vars(cb)]
         total = None if self.n == float('inf') else self.n_epoch*self.n
         self.no_training = says != []
         if says: what, total = says[0]

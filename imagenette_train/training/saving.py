@@ -37,7 +37,7 @@ def save(self:Learner,
          with_opt=True): # the optimizer's state, too?
     "Write model and optimizer to `file`, which is never seen half-written"
     if not is_main_process(): return
-    with self.scored():
+    with self.eval_weights():
         opt = self.opt.state_dict() if with_opt and self.opt is not None else None
         atomic_save(dict(model=self.model.state_dict(), opt=opt), file)
 
@@ -60,7 +60,7 @@ def load(self:Learner,
     check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
     if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
     self.model.load_state_dict(sd['model'])
-    for cb in self.cbs: getattr(cb, 'loaded', lambda: None)() # an average starts from here
+    for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
     return self
 
 # %% ../../nbs/training/saving.ipynb #688a4307
@@ -98,7 +98,7 @@ def get_preds(self:Learner,
               act=None): # what to do with each batch of predictions, such as `partial(torch.softmax, dim=-1)`
     "Predictions and targets (None if there are none) of all items, on the CPU"
     gather = _Gather()
-    with self.asked(gather):
+    with self.preserve_state(gather):
         self._silent = [*self._silent, *(cb for cb in self.cbs if isinstance(cb, Recorder))]
         self._arrange()
         self._validation(dl)

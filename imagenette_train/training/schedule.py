@@ -70,7 +70,7 @@ def combined_cos(pct_start, # share of the way up
 # %% ../../nbs/training/schedule.ipynb #38116180
 class ParamScheduler(Callback):
     "Sets hypers before each training batch, by schedules of `pct_train`; after the fit they are put back"
-    run_after, run_before, run_trial = TrainEvalCallback, Recorder, False
+    run_after, run_before, run_outside_fit = TrainEvalCallback, Recorder, False
     # dict: name of a hyper -> function of 0..1 that gives its value (or a list, one per group)
     def __init__(self, scheds):
         self.scheds, self.hps = scheds, {}
@@ -88,7 +88,7 @@ class ParamScheduler(Callback):
     def cleanup_fit(self): # after an interrupted fit as well
         if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
         if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
-    def settings(self):
+    def resume_settings(self):
         "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"
         return {f'schedule of {k}': [f(i/20) for i in range(21)] for k,f in self.scheds.items()}
     def _check(self):

@@ -40,7 +40,7 @@ class GradientClip(Callback):
 # %% ../../nbs/training/tricks.ipynb #5479386e
 class GradientAccumulation(Callback):
     "Steps only when `n_acc` items were seen, and at the end of an epoch"
-    run_valid, run_before, alone = False, MixedPrecision, True
+    run_valid, run_before, unique = False, MixedPrecision, True
     def __init__(self, n_acc=32): # items per step
         if n_acc < 1: raise ValueError(f"n_acc={n_acc} must be 1 or more items")
         self.n_acc = n_acc
@@ -73,7 +73,7 @@ class GradientAccumulation(Callback):
 # %% ../../nbs/training/tricks.ipynb #a150b92c
 class SwapWeights(Callback):
     "Has other weights in the model when it is scored than when it is trained; `swap` exchanges them"
-    order, alone = 50, True
+    order, unique = 50, True
     inside = False # is the average in the model?
     def _be(self, inside):
         if self.inside != inside: self.swap()
@@ -82,11 +82,11 @@ class SwapWeights(Callback):
     def after_validate(self): self._be(False)
     def cleanup_fit(self): # the average stays, and there is nothing to go back to
         self._be(True)
-        self.forget()
+        self.reset()
         self.inside = False
 
     @contextmanager
-    def scored(self):
+    def eval_weights(self):
         "The average is in the model; afterwards what was in it before"
         was = self.inside
         self._be(True)
@@ -94,7 +94,7 @@ class SwapWeights(Callback):
         finally: self._be(was)
 
     @contextmanager
-    def trial(self):
+    def preserve_state(self):
         "Whatever a validation in between does, the model has afterwards what was in it before"
         was = self.inside
         try: yield
@@ -117,7 +117,7 @@ class EMA(SwapWeights):
         self.n, self.inside = 0, False
         self.average = [w.detach().clone() for w in params_and_buffers(self.model)]
     loaded = begin_fit # after `load` it starts from there
-    def forget(self): self.average = None
+    def reset(self): self.average = None
 
     @torch.no_grad()
     def after_step(self):
@@ -146,7 +146,7 @@ class ScheduleFreeEval(SwapWeights):
             self._undo()
             self._undo = None
     def begin_fit(self): self.inside, self._undo = False, None
-    def forget(self): self._undo = None # the optimizer, too, starts from the average
+    def reset(self): self._undo = None # the optimizer, too, starts from the average
     loaded = begin_fit
 
 # %% ../../nbs/training/tricks.ipynb #3bf16d47
@@ -208,7 +208,7 @@ class CompileModel(Callback):
     def begin_fit(self): self.model.compile(**self.kwargs)
     def cleanup_fit(self): self.model._compiled_call_impl = None
     @contextmanager
-    def trial(self):
+    def preserve_state(self):
         "What is compiled stays so"
         compiled = self.model._compiled_call_impl
         try: yield

@@ -105,37 +105,37 @@ class Augment:
                  warp=0.2, # largest perspective
                  max_lighting=0.2, # largest change of brightness and contrast
                  p=0.75, # share of pictures that each of the last four is applied to
-                 crop_each=False, # does every picture get a crop of its own, in place of one for the batch?
-                 middle=1.): # side of the middle that validation looks at, as a share of the whole
+                 per_image_crop=False, # does every picture get a crop of its own, in place of one for the batch?
+                 center_crop=1.): # side of the middle that validation looks at, as a share of the whole
         if not 0 < min_scale <= 1: raise ValueError(f"min_scale={min_scale} must be above 0 and at most 1")
-        if not 0 < middle <= 1: raise ValueError(f"middle={middle} must be above 0 and at most 1")
+        if not 0 < center_crop <= 1: raise ValueError(f"middle={center_crop} must be above 0 and at most 1")
         if zoom < 1: raise ValueError(f"zoom={zoom} must be 1 (none) or more")
         if not 0 <= max_lighting < 1:
             raise ValueError(f"max_lighting={max_lighting} must be at least 0 and below 1")
         self.size, self.min_scale, self.flip, self.p = size, min_scale, flip, p
         self.geo, self.max_lighting = dict(rotate=rotate, zoom=zoom, warp=warp), max_lighting
         self.moves = bool(rotate or warp or zoom > 1)
-        self.crop_each, self.middle = crop_each, middle
+        self.per_image_crop, self.center_crop = per_image_crop, center_crop
 
     def crop(self, xb, train):
         "The part of pictures `xb` (n, 3, h, w) that is looked at; in training a random one"
         h,w = xb.shape[2:]
         if not train:
-            bh,bw = round(h*self.middle), round(w*self.middle)
+            bh,bw = round(h*self.center_crop), round(w*self.center_crop)
             return _box(xb, (h-bh)//2, (w-bw)//2, bh, bw)
         if self.min_scale == 1: return xb
-        if not self.crop_each: return _box(xb, *random_crop_box(h, w, self.min_scale))
+        if not self.per_image_crop: return _box(xb, *random_crop_box(h, w, self.min_scale))
         boxes = [random_crop_box(h, w, self.min_scale) for _ in xb]
         return torch.cat([resize_batch(_box(x[None], *box), self.size) for x,box in zip(xb, boxes)])
 
-    def draw(self, n, device):
+    def sample(self, n, device):
         "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
         m = random_perspective(n, self.flip, **self.geo, p=self.p) if self.moves else None
         flip = torch.rand(n) < self.flip if self.flip and not self.moves else None
         if flip is not None: flip = flip.to(device, non_blocking=True)
         return m, flip, random_lighting(n, self.max_lighting, self.p) if self.max_lighting else None
 
-    def change(self, x, m, flip, light):
+    def apply(self, x, m, flip, light):
         "Pictures `x` (n, 3, h, w), uint8, at their size, from 0 to 1, and changed as drawn"
         if x.shape[2:] != (self.size, self.size): x = resize_batch(x, self.size)
         x = x.float().div_(255)
@@ -148,12 +148,12 @@ class Augment:
         xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
         n, device = len(xb), xb.device
         xb = self.crop(xb, train)
-        if train: changes = self.draw(n, device)
+        if train: changes = self.sample(n, device)
         step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
         mean, std = _stats(device)
         for s in (slice(i, i+step) for i in range(0, n, step)):
-            x = self.change(xb[s], *(_cut(o, s) for o in changes))
+            x = self.apply(xb[s], *(_cut(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)
         return out
 

@@ -53,7 +53,7 @@ class SplitImages(ImagenetteFolder):
                  path, # folder that the names are seen from
                  found, # `{'train': {class: names}, 'val': {class: names}}`
                  copy='given'): # what kind of copy it is, in a word
-        self.path, self.found, self.copy = Path(path), found, copy
+        self.path, self.found, self.source = Path(path), found, copy
         _check_classes(self.path, found)
         self.classes = sorted(found['train'])
 

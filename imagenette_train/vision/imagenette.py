@@ -65,10 +65,10 @@ def list_images(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*
 # %% ../../nbs/vision/imagenette.ipynb #6a1fdfa0
 def check_image_counts(path, # folder that was listed
                        found, # what `list_images` gave
-                       want): # the same, with counts in place of names
+                       expected): # the same, with counts in place of names
     "An error that names every class with a wrong number of pictures"
     wrong = []
-    for split,classes in want.items():
+    for split,classes in expected.items():
         for c in sorted({*classes, *found[split]}):
             n,w = len(found[split].get(c, ())), classes.get(c, 0)
             if n != w: wrong.append(f"{split}/{c}: {n} pictures, expected {w}")
@@ -80,7 +80,7 @@ def check_image_counts(path, # folder that was listed
 # %% ../../nbs/vision/imagenette.ipynb #feb18837
 def download_imagenette(url, # one of `URLs`
                         dest=None, # folder to put it in; None: `cache_dir()`
-                        want=imagenette_counts, # pictures of each class
+                        expected=imagenette_counts, # pictures of each class
                         timeout=30.): # seconds without an answer after which to give up
     "Download (torchvision, MD5 checked) and unpack an archive; the folder appears only when it is complete"
     from torchvision.datasets import Imagenette
@@ -95,7 +95,7 @@ def download_imagenette(url, # one of `URLs`
     socket.setdefaulttimeout(timeout)
     try:
         Imagenette(part, size=_sizes[url], download=True)
-        check_image_counts(part/final.name, list_images(part/final.name), want)
+        check_image_counts(part/final.name, list_images(part/final.name), expected)
         if not final.is_dir(): os.replace(part/final.name, final) # another process may have been faster
     finally:
         socket.setdefaulttimeout(before)
@@ -197,9 +197,9 @@ class ImagenetteFolder:
     "A folder of pictures, what kind of copy it is, and what was found in it"
     def __init__(self,
                  path, # folder with `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
-                 copy, # 'given', 'cached', 'downloaded' or 'generated'
+                 source, # 'given', 'cached', 'downloaded' or 'generated'
                  check=True): # compare the counts with Imagenette's (a generated folder: with its own)?
-        self.path, self.copy = Path(path).expanduser(), copy
+        self.path, self.source = Path(path).expanduser(), source
         if not self.path.is_dir():
             raise FileNotFoundError(f"there is no folder {self.path}: give the one that holds train/ and "
                                     "val/")
@@ -209,13 +209,13 @@ class ImagenetteFolder:
         mark = self.path/'generated.json'
         if mark.is_file():
             made = json.loads(mark.read_text())
-            self.copy, want = 'generated', synthetic_counts(made['n_train'], made['n_valid'])
+            self.source, want = 'generated', synthetic_counts(made['n_train'], made['n_valid'])
         if check: check_image_counts(self.path, self.found, want)
         _check_classes(self.path, self.found)
         self.classes = sorted(self.found['train'])
 
     @property
-    def generated(self): return self.copy == 'generated'
+    def generated(self): return self.source == 'generated'
 
     def files(self,
               n_per_class=None): # take only the first so many of each class, a pair (train, val); None: all
@@ -232,24 +232,24 @@ class ImagenetteFolder:
 
 # %% ../../nbs/vision/imagenette.ipynb #2b34f14b
 def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where none is at hand
-                    data=None, # folder; None: `$IMAGENETTE_TRAIN_DATA`, the cache, a download, generated
+                    path=None, # folder; None: `$IMAGENETTE_TRAIN_DATA`, the cache, a download, generated
                     check=True, # compare the counts with Imagenette's?
-                    say=print): # told which pictures were found
+                    log=print): # told which pictures were found
     "Find pictures: the folder given, the cache, a download, or generated ones; says which"
-    data = data or os.environ.get('IMAGENETTE_TRAIN_DATA')
-    if data: res = ImagenetteFolder(data, 'given', check)
+    path = path or os.environ.get('IMAGENETTE_TRAIN_DATA')
+    if path: res = ImagenetteFolder(path, 'given', check)
     elif (cache_dir()/Path(url).stem).is_dir():
         res = ImagenetteFolder(cache_dir()/Path(url).stem, 'cached', check)
     else:
         try: res = ImagenetteFolder(download_imagenette(url), 'downloaded', check)
         except OSError as e: # URLError, a time-out, no route: all are OSErrors
             if e.errno in disk_full_errnos: raise
-            say(f"The download failed ({type(e).__name__}: {e}). {synthetic_note}")
+            log(f"The download failed ({type(e).__name__}: {e}). {synthetic_note}")
             return ImagenetteFolder(generate_images(cache_dir()/'generated-160'), 'generated', check)
         except RuntimeError as e:
             raise RuntimeError(f"the download of {url} broke: {e}. Try again; nothing half-unpacked was "
                                "left") from e
-    say(f"Pictures: {res.path} ({res.copy})" if not res.generated else f"Pictures: {res.path}. "
+    log(f"Pictures: {res.path} ({res.source})" if not res.generated else f"Pictures: {res.path}. "
                                                                        f"{synthetic_note}")
     return res
 

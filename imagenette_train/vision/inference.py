@@ -120,11 +120,11 @@ def plot_confusion_matrix(self:Interpretation,
 # %% ../../nbs/vision/inference.ipynb #e0a8493e
 @patch
 def most_confused(self:Interpretation,
-                  at_least=1): # leave out what happened less often
+                  min_val=1): # leave out what happened less often
     "Triples `(class, prediction, how often)` of mistakes, the most frequent first"
     table, n = self.confusion_matrix(), len(self.vocab)
     found = [(self.vocab[i], self.vocab[j], int(table[i, j])) for i in range(n) for j in range(n) if i != j]
-    return sorted((o for o in found if o[2] >= at_least), key=lambda o: -o[2])
+    return sorted((o for o in found if o[2] >= min_val), key=lambda o: -o[2])
 
 # %% ../../nbs/vision/inference.ipynb #43533656
 def wilson_interval(k, n, # right ones, of how many
@@ -135,7 +135,7 @@ def wilson_interval(k, n, # right ones, of how many
 
 # %% ../../nbs/vision/inference.ipynb #bca5f5b1
 @patch
-def per_class(self:Interpretation):
+def accuracy_per_class(self:Interpretation):
     "A row for each class: name, number of pictures, accuracy, from, to (95 %)"
     rows = []
     for i,name in enumerate(self.vocab):
@@ -149,7 +149,7 @@ def per_class(self:Interpretation):
 def plot_per_class(self:Interpretation, ax=None): # matplotlib axes; new if None
     "Draw the accuracy of each class, worst first, with the interval in which the truth plausibly is"
     import matplotlib.pyplot as plt
-    rows = sorted((r for r in self.per_class() if r[1]), key=lambda r: -r[2])
+    rows = sorted((r for r in self.accuracy_per_class() if r[1]), key=lambda r: -r[2])
     ax = ax or plt.subplots(figsize=(6, 0.6 + 0.35*len(rows)))[1]
     for i,(_,_,acc,low,high) in enumerate(rows):
         ax.plot([low, high], [i, i], color='tab:blue', alpha=0.5, lw=3)
@@ -213,7 +213,7 @@ def _info(learn):
                         "get_data: keep the weights with learn.save")
     mean, std = made['stats'] or imagenet_stats
     return dict(format=1, network=made, classes=_names(learn.dls, learn.dls.c),
-                pictures=dict(shorter_side=dl.size, size=dl.tfm.size, middle=dl.tfm.middle, mean=list(mean),
+                pictures=dict(shorter_side=dl.size, size=dl.tfm.size, middle=dl.tfm.center_crop, mean=list(mean),
                               std=list(std)),
                 versions=dict(imagenette_train=__version__, torch=torch.__version__,
                               torchvision=torchvision.__version__, python=platform.python_version()))
@@ -248,7 +248,7 @@ def export(self:Learner, folder): # a new one, or that of an older export
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = temp_dir_beside(folder)
     try:
-        with self.scored(): save_file(_weights(_core(self.model)), part/'model.safetensors')
+        with self.eval_weights(): save_file(_weights(_core(self.model)), part/'model.safetensors')
         apply_umask(part/'model.safetensors') # else for its owner alone
         atomic_write_text(part/'model.json', json.dumps(info, indent=1))
         if info['network']['library']: atomic_write_text(part/'predict.py', predict_script_text(info['network']))
@@ -342,7 +342,7 @@ class Predictor:
                 bs=64): # pictures at a time
         "The class of a picture, or of each of several, as a `Prediction`"
         one, how = _is_one(items), self.info['pictures']
-        tfm = Augment(how['size'], middle=how.get('middle', 1.))
+        tfm = Augment(how['size'], center_crop=how.get('middle', 1.))
         dl = ImagePathLoader([items] if one else items, how['shorter_side'], tfm, bs, self.device)
         res = _named(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
         return res[0] if one else res
@@ -434,7 +434,7 @@ class _Sums:
 # %% ../../nbs/vision/inference.ipynb #bccd1498
 class TrainMetrics(Callback):
     "Measures the Learner's metrics on the training batches, too; a column `train_...` for each"
-    run_before, run_valid, run_trial, order = Recorder, False, False, -5
+    run_before, run_valid, run_outside_fit, order = Recorder, False, False, -5
     def begin_fit(self):
         self._mine = [_OfTraining(m) for m in self.metrics if not is_stateful_metric(m)]
         self.sums = _Sums(self._mine)
@@ -452,7 +452,7 @@ class TrainMetrics(Callback):
 # %% ../../nbs/vision/inference.ipynb #cba9a2f9
 class LogCallback(Callback):
     "Hands every epoch's figures, and training losses and rates, to an experiment tracker"
-    run_after, run_trial = Recorder, False
+    run_after, run_outside_fit = Recorder, False
     def __init__(self,
                  log, # called as `log({name: number}, step=batches so far)`, such as `wandb.log`
                  every=50): # training batches between two losses; None: epochs only

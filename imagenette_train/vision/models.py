@@ -152,7 +152,7 @@ def create_model(arch, # function that makes a network of torchvision, or the na
     stats = [list(map(float, o)) for o in stats or (own if pretrained else imagenet_stats)]
     other = stats != [list(o) for o in imagenet_stats]
     if other: net, made['end'] = nn.Sequential(ChangeNormalization(*stats), net), [f'1.{o}' for o in made['end']]
-    net.made = made | dict(stats=stats if other else None)
+    net.config = made | dict(stats=stats if other else None)
     return net
 
 # %% ../../nbs/vision/models.ipynb #2fbe4006
@@ -166,7 +166,7 @@ def model_from_config(made): # `made` of a network
 def body_head_split(model): # what `create_model` made, or `nn.Sequential` of body and head
     "The parameters in two groups, for `freeze` and for discriminative learning rates"
     if not hasattr(model, 'made'): return [list(m.parameters()) for m in model]
-    head = [p for name in model.made['end'] for p in model.get_submodule(name).parameters()]
+    head = [p for name in model.config['end'] for p in model.get_submodule(name).parameters()]
     ids = {id(p) for p in head}
     return [[p for p in model.parameters() if id(p) not in ids], head]
 

@@ -42,16 +42,16 @@ class ResBlock(nn.Module):
     "Two convolutions around which a shortcut leads"
     def __init__(self, i, o, stride=1, act=nn.ReLU, # as in `conv_bn`
                  se=False, # squeeze and excite?
-                 pool_short=True, # average before the shortcut's convolution, where the picture is halved?
-                 zero_norm=True): # begin as the shortcut?
+                 avg_shortcut=True, # average before the shortcut's convolution, where the picture is halved?
+                 zero_init_norm=True): # begin as the shortcut?
         super().__init__()
         self.convs = nn.Sequential(conv_bn(i, o, 3, stride, act), conv_bn(o, o, act=None))
         self.se = SqueezeExcite(o) if se else nn.Identity()
-        pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride > 1 and pool_short else []
-        short_stride = 1 if pool_short else stride
+        pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride > 1 and avg_shortcut else []
+        short_stride = 1 if avg_shortcut else stride
         self.short = nn.Sequential(*pool, *([conv_bn(i, o, 1, short_stride, None)] if i != o else []))
         self.act = act()
-        if zero_norm: nn.init.zeros_(self.convs[1][1].weight)
+        if zero_init_norm: nn.init.zeros_(self.convs[1][1].weight)
     def forward(self, x): return self.act(self.se(self.convs(x)) + self.short(x))
 
 # %% ../../nbs/vision/resnet.ipynb #0da261b0
@@ -71,11 +71,11 @@ def configurable_resnet(n_out=10, # classes
                         deep_stem=True, # three convolutions of 3 x 3 in place of one of 7 x 7?
                         blur=True, # blur the stem's max pool?
                         stem_pool=True, # does the stem end with a max pool that halves the picture again?
-                        keep_last=False, # does the last stage keep the side of its maps, in place of halving it?
+                        keep_stride=False, # does the last stage keep the side of its maps, in place of halving it?
                         **switches): # of `ResBlock`: se, pool_short, zero_norm
     "A ResNet (He et al., 2015) with the changes of \"Bag of Tricks\" (He et al., 2019) as switches"
     layers, i = _stem(widths[0], act, deep_stem, blur, stem_pool), widths[0]
-    strides = [1, *[2]*(len(widths)-2), 1 if keep_last else 2]
+    strides = [1, *[2]*(len(widths)-2), 1 if keep_stride else 2]
     for o,n,stride in zip(widths, depths, strides):
         for j in range(n):
             layers.append(ResBlock(i, o, 1 if j else stride, act, **switches))
