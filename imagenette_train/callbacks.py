@@ -10,6 +10,7 @@ __all__ = ['Callback', 'Learner', 'TrainEvalCallback', 'accuracy', 'error_rate',
 import time
 import torch
 from fastcore.basics import patch
+from .adam import Adam
 from .core.messages import *
 from .core.io import *
 from .core.batches import *
@@ -127,7 +128,7 @@ class TrainEvalCallback(Callback):
     def after_batch(self):
         if self.learn.training: self.learn.train_iter += 1
 
-Learner.default_cbs = [TrainEvalCallback]
+Learner.default_cbs, Learner.default_opt = [TrainEvalCallback], Adam
 
 # %% ../nbs/04_callbacks.ipynb #90546069
 def accuracy(pred, # (..., classes), any real numbers

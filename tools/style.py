@@ -157,11 +157,11 @@ def bound(source):
 
 def exercise_faults(name, grade, cells):
     "What an exercise lacks"
-    from imagenette_train.course.exercises import grades
+    from imagenette_train.course.exercises import exercise_grades
     if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
     (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
     folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]
-    rules = {f"its grade is one of {', '.join(grades)}": grade in grades,
+    rules = {f"its grade is one of {', '.join(exercise_grades)}": grade in exercise_grades,
              "its key calls exercise(NAME, ...)": f"exercise('{name}'" in key,
              "its check is one line": re.fullmatch(rf"check\('{name}', .+\)", check.strip()) is not None,
              "its solution ends with solution(NAME, ...)": f"solution('{name}'" in solution,

@@ -15,7 +15,6 @@ from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 from .messages import *
-from ..adam import Adam
 from .batches import *
 from .events import *
 from .metrics import *
@@ -50,11 +49,12 @@ def check_metrics(metrics): # a metric, several of them, or None
 class BaseLearner:
     "What a Learner is given, and the callbacks that it calls"
     default_cbs = [] # classes of callbacks that every new Learner starts with
+    default_opt = None # optimizer of a Learner that is not given one; 04_callbacks sets it to Adam
     def __init__(self,
                  dls, # `DataLoaders`: what to train and to validate on
                  model, # any `nn.Module`
                  loss_func=None, # differentiable function of `(pred, *yb)`; cross entropy if None
-                 opt_func=Adam, # called as `opt_func(param_groups, lr=lr)`
+                 opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, which is Adam
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
@@ -65,7 +65,8 @@ class BaseLearner:
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is
         if device is None: device = next((p.device for p in model.parameters()), 'cpu')
-        self.dls, self.model, self.opt_func = dls, model.to(device), opt_func
+        self.dls, self.model = dls, model.to(device)
+        self.opt_func = type(self).default_opt if opt_func is None else opt_func
         self.device = torch.device(device)
         self.loss_func = F.cross_entropy if loss_func is None else loss_func
         self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter

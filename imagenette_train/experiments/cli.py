@@ -54,7 +54,7 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
 @_command
 def _tables(out:str='runs/quick-cpu'): # folder with raw results
     "The tables and pictures of a reproduction again, from raw results"
-    report, progress = _load('experiments.reproduce').report, _load('training.progress')
+    report, progress = _load('experiments.reproduce').write_report, _load('training.progress')
     print(progress.fit_to_terminal(report(out), drop=('call', 'seeds')))
 
 # %% ../../nbs/experiments/cli.ipynb #1e91a427
@@ -71,7 +71,7 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
     names = _names(runs)
     if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
     if profile == 'record': _load('experiments.leaderboard').run_search(data, device, seeds, names, out=out, retrain=retrain)
-    else: _load('experiments.ablation').ablation(data, profile, device, seeds, names, out, retrain, epochs)
+    else: _load('experiments.ablation').run_ablation(data, profile, device, seeds, names, out, retrain, epochs)
 
 # %% ../../nbs/experiments/cli.ipynb #92d26c96
 @_command
@@ -84,7 +84,7 @@ def _record(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the c
     "Train our best recipe by the rules of Imagenette's leaderboard"
     profile = {5: 'record', 20: 'record20'}.get(epochs)
     if not profile: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
-    _load('experiments.leaderboard').record(data, profile, device, seeds, out, retrain)
+    _load('experiments.leaderboard').run_leaderboard(data, profile, device, seeds, out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #3c4b38cb
 @_command
@@ -95,7 +95,7 @@ def _sweep(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the ca
            runs:str=None, # names with commas (default: all optimizers)
            out:str=None, # folder for the results (default: runs/sweep-PROFILE-DEVICE)
            retrain:bool=False): # train again what is already there
-    "Find the best learning rate of each optimizer, and compare them there"
+    "Each optimizer's best learning rate, and a comparison there"
     _load('experiments.sweep').sweep(data, profile, device, seeds, _names(runs), out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #e1dff8de

@@ -52,7 +52,7 @@ shipped = dict(
     ModelResetter = lambda f: ModelResetter(),
     RNNRegularizer = lambda f: RNNRegularizer(1., 1.),
     ProgressCallback = lambda f: ProgressCallback(),
-    Tracker = lambda f: TrackerCallback(),
+    TrackerCallback = lambda f: TrackerCallback(),
     EarlyStopping = lambda f: EarlyStopping('accuracy', patience=1),
     SaveBestModel = lambda f: SaveBestModel(f/'best.pth', load_at_end=True),
     ReduceLROnPlateau = lambda f: ReduceLROnPlateau('accuracy', patience=1, factor=0.5),
