@@ -277,10 +277,11 @@ def exercise_faults(name, grade, cells):
     if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
     (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
     folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]
+    asked = rf"check_answer\('{name}', .+\)"
     rules = {f"its grade is one of {', '.join(exercise_grades)}": grade in exercise_grades,
-             "its key calls exercise(NAME, ...)": f"exercise('{name}'" in key,
-             "its check is one line": re.fullmatch(rf"check\('{name}', .+\)", check.strip()) is not None,
-             "its solution ends with solution(NAME, ...)": f"solution('{name}'" in solution,
+             "its key calls define_exercise(NAME, ...)": f"define_exercise('{name}'" in key,
+             "its check is one line": re.fullmatch(asked, check.strip()) is not None,
+             "its solution ends with check_solution(NAME, ...)": f"check_solution('{name}'" in solution,
              "its key and its solution are folded": all(folded),
              "its key is hidden on the site": key.startswith('#| hide'),
              "its solution is folded on the site": solution.startswith('#| code-fold: true'),
