@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from imagenette_train.all import *
 from imagenette_train.course.toy_problems import *
-from imagenette_train.training.callback_checks import Asks, copies, cross, crossings, events_asked, questions, refused, shipped
+from imagenette_train.training.callback_checks import (Asks, copies, cross, crossings, events_asked,
+                                                      questions, refused, shipped)
+questions['interpret'] = lambda learn: learn.interpret() # from vision, above the rooms of training
 torch.set_num_threads(1)
 
 class Noisy(torch.utils.data.Dataset):
