@@ -3,7 +3,7 @@ what is broken.
 
 The spine is the six numbered notebooks. Words are those of prose; lines are lines of code that are neither
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
-are tagged `define_exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
+are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
 import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize
 from collections import Counter
@@ -325,7 +325,7 @@ def table():
           flush=True)
 
 def report(check):
-    "Print what `check_answer` finds; was anything wrong?"
+    "Print what `check` finds; was anything wrong?"
     wrong = check()
     print(f"{'FAILED' if wrong else 'ok':>7}  {check.__doc__}", *wrong, sep='\n           ', flush=True)
     return bool(wrong)
