@@ -16,7 +16,7 @@ from imagenette_train.training import checkpoint
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
 from imagenette_train.experiments.runner import Profile, profile_data, timed_fit
-from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.vision.synthetic import generate_images
 from imagenette_train.course.toy_problems import tiny_net, tiny_images
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from imagenette_train.all import *
 from imagenette_train.core import fused as fused_module
 from imagenette_train.baseline import chapter_runs, profile_learner, runs
 from imagenette_train.experiments.runner import Profile, profile_data, profiles
-from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.vision.synthetic import generate_images
 from imagenette_train.experiments.results import environment_info
 from imagenette_train.experiments.reproduce import reproduce
 from imagenette_train.course.toy_problems import tiny_net, tiny_images

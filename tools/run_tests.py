@@ -55,7 +55,7 @@ def readme_filled():
 
 def example_runs():
     "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
-    from imagenette_train.vision.imagenette import generate_images
+    from imagenette_train.vision.synthetic import generate_images
     text = (root/'README.md').read_text(encoding='utf-8')
     code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
     smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
