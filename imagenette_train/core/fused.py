@@ -27,6 +27,7 @@ def _factor_tensor(factors, like):
 # %% ../../nbs/core/fused.ipynb #a4de7ed1
 _probe = 2**18 # elements of the tensors that a kernel is compiled and tried with
 
+# %% ../../nbs/core/fused.ipynb #4b409f8e
 class _Kernel:
     "A compiled sweep for flat tensors of any length from 2 on"
     def __init__(self, graph, n_factors):
@@ -195,7 +196,7 @@ class _Packed:
 class _Programs:
     "The part of a fused step that finds the program for a kind of parameter"
     def _program(self, state, hyper):
-        "The program for this state and hypers, and what its numbers come to; None before the state is complete"
+        "The program for this state and hypers, and what its numbers come to; None if the state is incomplete"
         progs, entries = self.programs.setdefault(_key(state, hyper), []), {**state, **hyper}
         for prog in progs:
             try: guards, factors, new = prog.numbers(*(entries[k] for k in prog.number_names))

@@ -132,6 +132,7 @@ class _Callbacks:
 def _what_can_be_cancelled(parts):
     return f"only {', '.join(parts)} can be cancelled" if parts else "nothing is left to cancel"
 
+# %% ../../nbs/core/learner_base.ipynb #a0ea6214
 class _Events:
     "Calls the callbacks of a Learner, and steers by what they raise"
     def __call__(self, name): # an event
@@ -326,6 +327,7 @@ class _FitEnd:
 # %% ../../nbs/core/learner_base.ipynb #262c830e
 def _unpack_single(o): return o[0] if len(o) == 1 else o
 
+# %% ../../nbs/core/learner_base.ipynb #00c15dbe
 class _State:
     "What the loop and its callbacks write into a Learner"
     def _init_state(self):

@@ -54,54 +54,60 @@ def to_param_groups(params): # tensors, or lists of tensors
     return groups
 
 # %% ../../nbs/core/param_groups.ipynb #872104bf
-def _default_names(cb):
-    "The names of the defaults that `cb` carries, and each function inside it if it is a `partial`"
-    names = [*getattr(cb, 'defaults', ())]
-    return names + _default_names(cb.func) if isinstance(cb, partial) else names
+def _with_inner(cb):
+    "`cb` and, if it is a `partial`, what is inside: each may carry defaults"
+    return [cb, *_with_inner(cb.func)] if isinstance(cb, partial) else [cb]
+
+def _default_names(cbs):
+    "The names of the defaults that each of `cbs` carries itself"
+    return [(*getattr(cb, 'defaults', ()),) for cb in cbs]
 
 # %% ../../nbs/core/param_groups.ipynb #24d054ff
 def _raise_is_state(name, keeper):
-    raise TypeError(f"{name!r} is no hyper but a state, which {keeper} keeps for each parameter: "
-                    "see opt.state[p]")
+    "`name` was given as a hyper, and `keeper` keeps a state of that name"
+    raise TypeError(f"{name!r} is no hyper but a state, "
+                    f"which {keeper} keeps for each parameter: see opt.state[p]")
 
-# %% ../../nbs/core/param_groups.ipynb #aa6a0da6
-class _Hypers:
-    "The part of an optimizer that knows its hypers and sets them"
-    _names_read = (), [], frozenset(['lr']) # of these callbacks, with these defaults: these names
+class _HyperNames:
+    "The part of an optimizer that knows which hypers its callbacks take"
+    # the names as they were read last: from these callbacks, and these with defaults of these names
+    _names_read = (), [], [], frozenset(['lr'])
 
     def hyper_names(self): # a frozenset
         "The hypers that this optimizer takes"
-        cbs, defaults, names = self._names_read
-        now = list(map(_default_names, self.cbs))
+        cbs, carriers, defaults, names = self._names_read
         same_cbs = len(cbs) == len(self.cbs) and all(map(operator.is_, cbs, self.cbs))
-        if same_cbs and now == defaults: return names
+        if same_cbs and _default_names(carriers) == defaults: return names
         names = frozenset(['lr', *(n for cb in self.cbs for n in (*cb_args(cb), *cb_defaults(cb)))])
-        self._names_read = tuple(self.cbs), now, names
+        carriers = [o for cb in self.cbs for o in _with_inner(cb)]
+        self._names_read = tuple(self.cbs), carriers, _default_names(carriers), names
         return names
 
-    def _check_name(self, name):
-        "An error unless `name` is a hyper"
+    def _check_name(self, name, known):
+        "An error unless `name` is a hyper, one of those that are `known`"
         if name not in self.hypers[0] and any(name in state for state in self.state.values()):
             _raise_is_state(name, 'a callback')
-        known = self.hyper_names()
         if name in known: return
         raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{suggest_name(name, known)} "
                         f"It takes: {', '.join(sorted(known))}")
 
+# %% ../../nbs/core/param_groups.ipynb #aa6a0da6
+class _Hypers(_HyperNames):
+    "The part of an optimizer that sets its hypers"
     def group_values(self,
-                     name, # a hyper that some callback takes
-                     v): # a number, a list with one per group, `slice(a, b)` or `slice(e)`
-        "`v` as a list with one value of hyper `name` per group; an error if it cannot have them"
-        self._check_name(name)
-        try: vs = broadcast_to_groups(v, len(self.param_lists))
-        except ValueError as e: raise ValueError(f"{name}: {e}") from None
-        for o in vs: check_hyper(name, o)
-        return vs
+                     hypers): # a dict: name of a hyper -> value as in `set_hyper`
+        "The values as a list for each hyper, one per group; an error if a hyper cannot have them"
+        known, n, res = self.hyper_names(), len(self.param_lists), {}
+        for name,v in hypers.items():
+            if name not in known or name not in self.hypers[0]: self._check_name(name, known)
+            try: res[name] = vs = broadcast_to_groups(v, n)
+            except ValueError as e: raise ValueError(f"{name}: {e}") from None
+            for o in vs: check_hyper(name, o)
+        return res
 
     def set_hypers(self, **hypers): # values as in `set_hyper`, by name
         "Set several hypers at once, all or (if one is wrong) none"
-        new = {name: self.group_values(name, v) for name,v in hypers.items()}
-        for name,vs in new.items():
+        for name,vs in self.group_values(hypers).items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
 
     def set_hyper(self,
@@ -220,8 +226,8 @@ class _Freezing:
     def freeze(self):
         "Freeze all parameter groups but the last"
         if len(self.param_lists) == 1:
-            raise ValueError("freeze() keeps the last parameter group only, and this optimizer has one group: "
-                             "pass [body_params, head_params]")
+            raise ValueError("freeze() keeps the last parameter group only, and this optimizer "
+                             "has one group: pass [body_params, head_params]")
         self.freeze_to(-1)
 
     def unfreeze(self):
@@ -247,8 +253,8 @@ def check_state_dict(opt, # a `BaseOptimizer`
                      sd): # a state dict
     "An error unless state dict `sd` is one of this optimizer and of these parameters"
     if not isinstance(sd, dict) or not {'state', 'hypers', 'shapes'} <= set(sd):
-        raise ValueError("this is no state dict of an Optimizer: it needs the entries 'state', 'hypers' "
-                         "and 'shapes'")
+        raise ValueError("this is no state dict of an Optimizer: "
+                         "it needs the entries 'state', 'hypers' and 'shapes'")
     mine = opt.state_dict()
     _check_shapes(mine['shapes'], sd['shapes'])
     theirs = sd.get('cbs', mine['cbs']) # a file of another library may lack them

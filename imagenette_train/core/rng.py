@@ -121,6 +121,7 @@ def _plain_attrs(o):
 # %% ../../nbs/core/rng.ipynb #48f84f77
 def get_loader_state(dl): # any loader
     "Where the generators and the samplers of loader `dl` are, as plain data"
+    # the names `dice` and `samplers` stand in checkpoints that people have
     def state(o): return o.state_dict() if hasattr(o, 'state_dict') else _plain_attrs(o)
     return dict(dice=[get_generator_state(g) for g in loader_generators(dl)],
                 samplers=[state(o) for o in _samplers(dl)])

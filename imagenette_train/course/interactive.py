@@ -205,6 +205,7 @@ def _nearest_index(knob, values, v): # name of a knob, its values, a value
     if v not in values: raise ValueError(f"{knob} is one of {', '.join(map(str, values))}, not {v}")
     return values.index(v)
 
+# %% ../../nbs/course/interactive.ipynb #6b16a17c
 class _Settings:
     "Where the knobs of a figure stand, and what its `rows` of numbers say there"
     def index_of(self, **settings): # name of a knob -> a value; the others stay where they are
@@ -250,6 +251,7 @@ _start = """for (const root of document.querySelectorAll('[data-moving="KEY"]'))
   if (!root.started) { root.started = true; player(root, SPEC) }
 """
 
+# %% ../../nbs/course/interactive.ipynb #28b88fcf
 class _Display:
     "How a figure shows itself"
     def to_png(self):
@@ -293,6 +295,7 @@ class _Display:
 _inks = ('#2f7fd1', '#d0393b', '#2e9d57', '#9a5fd0', '#b8700f', '#7d7d7d') # seen on white and on black
 _marks = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚')) # matplotlib's, the page's
 
+# %% ../../nbs/course/interactive.ipynb #56e3856c
 class InteractiveFigure(_Settings, _Display):
     "A figure with sliders, which a page of HTML plays; elsewhere a still image and a sentence"
     def __init__(self,

@@ -16,7 +16,7 @@ from ..core.rng import *
 from ..core.renamed import *
 from ..adam import *
 from ..training.mixed_precision import *
-from ..vision.imagenette import *
+from ..vision.synthetic import *
 from .results import *
 from ..training.gradients import *
 from ..training.weight_averaging import *
@@ -47,7 +47,8 @@ ablations = dict(
     cutmix     = _add_cb('CutMix', 'CutMix(1.)', lambda: CutMix(1.)),
     ema        = _add_cb('averaged weights', 'EMA(0.99)', lambda: EMA(0.99)),
     clip       = _add_cb('clipped gradients', 'GradientClip(1.)', lambda: GradientClip(1.)),
-    accumulate = _add_cb('two batches to a step', 'GradientAccumulation(128)', lambda: GradientAccumulation(128)),
+    accumulate = _add_cb('two batches to a step', 'GradientAccumulation(128)',
+                         lambda: GradientAccumulation(128)),
     nchw       = _add_cb('channels first', 'ChannelsLast(False)', lambda: ChannelsLast(False)),
     fused      = Ablation('fused optimizer', 'learn.opt_func = partial(Adam, fused=True)',
                           lambda learn: _set_opt(learn, partial(Adam, fused=True))),

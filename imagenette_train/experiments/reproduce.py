@@ -17,8 +17,7 @@ from ..core.renamed import *
 from ..training.progress import *
 from ..momentum import *
 from ..training.lr_finder import *
-from ..vision.imagenette import *
-from ..vision.loaders import *
+from ..vision.synthetic import *
 from .results import *
 from .runner import *
 from ..baseline import *

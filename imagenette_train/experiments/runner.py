@@ -13,6 +13,7 @@ from dataclasses import dataclass, asdict, replace
 from pathlib import Path
 from ..core.messages import *
 from ..core.io import *
+from ..core.batches import *
 from ..training.mixed_precision import *
 from ..training.cuda_graphs import *
 from ..vision.imagenette import *

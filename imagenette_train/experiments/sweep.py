@@ -22,7 +22,6 @@ from ..optim.muon import *
 from ..core.batches import *
 from ..callbacks import *
 from ..training.progress import *
-from ..vision.imagenette import *
 from ..vision.loaders import *
 from .results import *
 from .runner import *

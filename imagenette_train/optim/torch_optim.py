@@ -108,6 +108,7 @@ class OptimWrapper(_TorchStep):
                         sd): # what `state_dict` gave
         "Take over flags, hypers and the wrapped optimizer's state"
         if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
-            raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
+            raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: "
+                             "another optimizer?")
         super().load_state_dict(sd)
         self.inner, self._inner_state = None, sd['inner']

@@ -37,6 +37,7 @@ def _log_line(file, numbers, step):
     "A tracker of experiments in one line"
     with open(file, 'a') as f: f.write(json.dumps([step, numbers]) + '\n')
 
+# %% ../../nbs/training/callback_checks.ipynb #eb5103c6
 shipped = dict(
     GradientClip = lambda f: GradientClip(max_norm=1.),
     GradientAccumulation = lambda f: GradientAccumulation(24),

@@ -123,6 +123,7 @@ class _StatsByLayer(dict):
     def load_state_dict(self, sd):
         for name,kept in sd.items(): vars(self[name]).update(kept)
 
+# %% ../../nbs/training/hooks.ipynb #eeb7a04c
 class _RecordLayers(Callback):
     "Keeps five numbers of each layer, once a step"
     run_valid = run_outside_fit = False

@@ -23,6 +23,7 @@ def to_float(o): # tensor, or tuple, list or dict of such
     if isinstance(o, torch.Tensor): return o.float() if o.is_floating_point() else o
     return map_batch(to_float, o)
 
+# %% ../../nbs/training/mixed_precision.ipynb #a0504bf3
 class _Autocast(Callback):
     "The forward pass under autocast; the loss, and all that comes after it, in float32"
     run_after, order = TrainEvalCallback, -10

@@ -18,7 +18,7 @@ from ..callbacks import *
 
 # %% ../../nbs/training/progress.ipynb #0e2671f7
 def format_plain_row(cells): # texts
-    "A row of figures as a terminal shows it: the first column narrow, the others alike"
+    "A row of numbers as a terminal shows it: the first column narrow, the others alike"
     first, *others = cells
     return '  '.join([f'{first:>5}', *(f'{o:>10}' for o in others)])
 
@@ -33,13 +33,12 @@ class ProgressCallback(Callback):
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         self.n = n_batches(self.dls.train) + (0 if self.dls.valid is None else n_batches(self.dls.valid))
-        says = [vars(cb)['progress_label'] for cb in self.learn.cbs if 'progress_label' in vars(cb)]
-        total = None if self.n == float('inf') else self.n_epoch*self.n
-        self.no_training = says != []
-        if says: what, total = says[0]
-        else: what = ''
+        labels = [vars(cb)['progress_label'] for cb in self.learn.cbs if 'progress_label' in vars(cb)]
+        whole_fit = '', None if self.n == float('inf') else self.n_epoch*self.n
+        self.no_training = labels != []
+        label, total = labels[0] if labels else whole_fit
         hidden = {} if is_main_process() else dict(disable=True)
-        self.bar = progress_bar(desc=what, total=total, unit='batch', **hidden)
+        self.bar = progress_bar(desc=label, total=total, unit='batch', **hidden)
         self._looked = 0.
 
     def begin_epoch(self):

@@ -49,7 +49,7 @@ def params_and_buffers(model): # any module
 # %% ../../nbs/training/weight_averaging.ipynb #1ab84ebb
 class EMA(SwapWeights):
     "Keeps an exponential moving average of the weights; validates with it, and ends with it"
-    # a tensor for each of `params_and_buffers`; while the average is in the model, the weights that are trained
+    # a tensor for each of `params_and_buffers`; while the average is in the model, the weights that train
     average = None
     def __init__(self, decay=0.99): # how much of the average stays in a step
         if not 0 <= decay < 1: raise ValueError(f"decay={decay} must be at least 0 and below 1")
