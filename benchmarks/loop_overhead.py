@@ -25,6 +25,7 @@ VARIANTS = dict(
     default=('ours, default callbacks', 'our SGD', 'own'),
     ten=('ours, ten callbacks', 'our SGD', 'own'),
     wrapped=('ours, default callbacks', "PyTorch's SGD, wrapped", 'own'),
+    cycle=('ours, fit_one_cycle', 'our SGD, lr and momentum scheduled', 'own'),
     ignite=('Ignite', "PyTorch's SGD", 'ignite'),
     accelerate=('Accelerate', "PyTorch's SGD", 'accelerate'),
     fastai=('fastai', "fastai's SGD", 'fastai'),
@@ -59,6 +60,24 @@ def hand(batches, opt_func=None):
             opt.zero_grad()
     return epoch
 
+def hand_one_cycle(batches, opt_func):
+    "The same with one cycle: learning rate and momentum are written into the optimizer before each batch"
+    import torch.nn.functional as F
+    from imagenette_train.training.schedule import combined_cos
+    model = linear()
+    opt = opt_func(list(model.parameters()), lr=1e-3)
+    lr, mom = combined_cos(0.25, 1e-3/25, 1e-3, 1e-3/1e5), combined_cos(0.25, 0.95, 0.85, 0.95)
+    def epoch():
+        model.train()
+        for i,(xb,yb) in enumerate(batches):
+            pct = i/len(batches)
+            for h in opt.hypers: h['lr'], h['mom'] = lr(pct), mom(pct)
+            loss = F.mse_loss(model(xb), yb)
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+    return epoch
+
 # --- each gives an epoch of the library's loop, and the optimizer for the loop by hand beside it
 
 def ours(batches, kind):
@@ -69,12 +88,14 @@ def ours(batches, kind):
     class Listens(Callback):
         def begin_batch(self): pass
         def after_batch(self): pass
-    opt_func = partial(OptimWrapper, opt=torch.optim.SGD) if kind == 'wrapped' else SGD
+    opt_funcs = dict(wrapped=partial(OptimWrapper, opt=torch.optim.SGD), cycle=partial(SGD, mom=0.9))
+    opt_func = opt_funcs.get(kind, SGD)
     cbs = [Listens() for _ in range(7)] if kind == 'ten' else None
     dls = DataLoaders(batches, None)
     learn = Learner(dls, linear(), F.mse_loss, opt_func, lr=1e-3, cbs=cbs)
     learn.training, learn.logger = True, None
-    return lambda: learn.fit(1), opt_func
+    fit = learn.fit_one_cycle if kind == 'cycle' else learn.fit
+    return lambda: fit(1), opt_func
 
 def ignite(batches):
     import torch, torch.nn.functional as F
@@ -191,7 +212,8 @@ def work(variant, n=12):
                     accelerate=lambda: accelerate(batches))
         kinds = fastai if env == 'fastai' else ours
         epoch, opt_func = make[variant]() if variant in make else kinds(batches, variant)
-        pairs = alternately(epoch, hand(batches, opt_func), n)
+        by_hand = hand_one_cycle if variant == 'cycle' else hand
+        pairs = alternately(epoch, by_hand(batches, opt_func), n)
     return dict(us=[[1e6*t/len(batches) for t in p] for p in pairs], version=versions(env))
 
 def resnet(pairs=10, n=6, bs=32):
@@ -271,7 +293,7 @@ def facts(result):
             ['memory after 2,000, 4,000, ... 10,000 further batches, KB',
              ', '.join(map(str, result['growth_kb']))]]
 
-def describe_run(result):
+def conditions(result):
     e = result['environment']
     machine = e['device_name'].split(',')[0]
     return f"{machine}, one thread, torch {e['torch']}, Python {e['python']}, {e['date'][:10]}"
@@ -289,18 +311,18 @@ def a_round(result, device, skip, quick):
 
 def main(rounds=4, out=None, device='cpu', skip=(), quick=False):
     from imagenette_train.core.io import atomic_write_text
-    from imagenette_train.experiments.results import environment
+    from imagenette_train.experiments.results import environment_info
     from tabulate import tabulate
     folder = Path(__file__).parent.parent/'results'/'benchmarks'
     out = Path(out or folder/f'loop_overhead-{device}.json')
-    result = dict(settings=dict(rounds=rounds), environment=environment(device), loop={}, resnet=[],
+    result = dict(settings=dict(rounds=rounds), environment=environment_info(device), loop={}, resnet=[],
                   failures={})
     for i in range(rounds):
         a_round(result, device, skip, quick)
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
     if not quick: result['growth_kb'] = run('growth', device=device)
     atomic_write_text(out, json.dumps(result, indent=1))
-    print(describe_run(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
+    print(conditions(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
           *(f'no figure for {v}: {why}' for v,why in result['failures'].items()), f'raw results: {out}',
           sep='\n\n')
     own = [v for v in result['failures'] if VARIANTS[v][2] == 'own']

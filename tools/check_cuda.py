@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import pretend
 from imagenette_train.core import fused
-from imagenette_train.optim import recent, variants as recipes
+from imagenette_train.optim import muon, schedule_free, variants as recipes
 from imagenette_train.training import checkpoint
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
@@ -115,7 +115,7 @@ def stepped(make, device, **kwargs):
 
 def optimizers(log):
     "Every optimizer, per parameter and flat, makes of the same gradients what it makes on the CPU"
-    makes = {k: getattr(m, k) for m in (recipes, recent) for k in m.__all__ if k[0].isupper()}
+    makes = {k: getattr(m, k) for m in (recipes, schedule_free, muon) for k in m.__all__ if k[0].isupper()}
     del makes['Lookahead']
     makes.update(SGD=partial(SGD, mom=0.9, wd=0.1), Adam=partial(Adam, wd=0.1), RMSProp=RMSProp)
     for name,make in makes.items():
@@ -171,7 +171,7 @@ def main():
     warnings.simplefilter('error')
     warnings.filterwarnings('ignore', message='fused: ')
     fused.kernel = as_one_kernel
-    checkpoint._same += (pretend.Pretend,) # plain data, as a tensor on a real device
+    checkpoint._plain_types += (pretend.Pretend,) # plain data, as a tensor on a real device
     torch.cuda.make_graphed_callables = emulated_cuda_graph
     with pretend.cuda() as log:
         dls = batches(log)

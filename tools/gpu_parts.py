@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 import torch
 from torch import nn
-from imagenette_train.optim import recent, variants as recipes
+from imagenette_train.optim import muon, schedule_free, variants as recipes
 from imagenette_train.all import *
 from imagenette_train.core import fused as fused_module
 from imagenette_train.baseline import chapter_runs, profile_learner, runs
@@ -94,7 +94,7 @@ def launch_cost(p):
 # --- checks: does it work?
 
 def checks(p):
-    every = {k: getattr(m, k) for m in (recipes, recent) for k in m.__all__ if k[0].isupper()}
+    every = {k: getattr(m, k) for m in (recipes, schedule_free, muon) for k in m.__all__ if k[0].isupper()}
     del every['Lookahead']
     every.update(SGD=SGD, momentum=partial(SGD, mom=.9), RMSProp=partial(RMSProp, mom=.9), Adam=Adam)
     if p.rehearse: every = {k: every[k] for k in ('Adam', 'Lion', 'LAMB')}
