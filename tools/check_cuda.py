@@ -73,12 +73,12 @@ def steps(log, dls):
         said = ', '.join(f'{v:.0f} at {k}' for k,v in waits.items()) or 'none'
         print(f'a step in {prec}: {launches(step.seen)/step.batches:.0f} launches; waits: {said}')
 
-def runs(dls):
+def run_configs(dls):
     "A run of the chapter is warm before the clock starts, its model recorded, and leaves no trace of that"
     learn = profile_learner(size, dls, opt_func=SGD).to_bf16()
     learn.logger = None
     res = timed_fit(learn, lambda learn: learn.fit(1, 1e-3))
-    assert res['warm_up_learner'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
+    assert res['warm_up'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
     assert learn.opt_func.keywords == dict(fused='flat') and 'forward' not in vars(learn.model)
     print('a run: warmed up, recorded, flat')
 
@@ -176,7 +176,7 @@ def main():
     with pretend.cuda() as log:
         dls = batches(log)
         steps(log, dls)
-        runs(dls)
+        run_configs(dls)
         sweeps(log, profile_learner(Profile('whole'), dls, opt_func=SGD).model)
         optimizers(log)
         resumed()

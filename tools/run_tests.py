@@ -76,10 +76,10 @@ def example_runs():
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
-    from imagenette_train.experiments.reproduce import stale
+    from imagenette_train.experiments.reproduce import stale_files
     folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
     return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
-            for f in folders for name in stale(f)]
+            for f in folders for name in stale_files(f)]
 
 def packed():
     "Wheel and sdist install in an empty folder, and a notebook runs there"

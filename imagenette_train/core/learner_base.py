@@ -17,6 +17,7 @@ from .messages import *
 from .batches import *
 from .events import *
 from .metrics import *
+from .renamed import *
 
 # %% ../../nbs/core/learner_base.ipynb #d629dff9
 def trainable_params(model): # any module
@@ -403,6 +404,8 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, check_metrics(metrics)
         self._init_state()
         self._add_first_cbs(listify(cbs))
+
+    def __getattr__(self, k): return old_attr(self, k) # what was called otherwise in version 0.1
 
     def _split(self, b):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"

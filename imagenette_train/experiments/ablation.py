@@ -142,14 +142,14 @@ def _train_with(trick, plan, seed):
     set_seed(seed)
     learn = profile_learner(plan.profile, plan.dls, opt_func=Adam)
     trick.apply(learn)
-    return timed_fit(learn, lambda learn: runs['adam'].fit(learn, plan.profile.n_epoch))
+    return timed_fit(learn, lambda learn: run_configs['adam'].fit(learn, plan.profile.n_epoch))
 
 # %% ../../nbs/experiments/ablation.ipynb #6c4b8f4c
 def ablation_key(name, # of a trick
                  plan, # an `ExperimentPlan`
                  seed): # of weights, batches and augmentation
     "What identifies a result: with the same settings it need not be trained again"
-    r = runs['adam']
+    r = run_configs['adam']
     run = dict(run='adam', opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms)
     return dict(run, **result_key(plan, seed), trick=name, call=ablations[name].call)
 

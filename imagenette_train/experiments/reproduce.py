@@ -34,7 +34,7 @@ def epoch_table(res): # result of one run
 # %% ../../nbs/experiments/reproduce.ipynb #52929042
 def _compare_row(name, results):
     "The row of run `name`: accuracy after each epoch over the seeds, beside the book's"
-    r, n_epoch = runs[name], len(results[0]['epochs'])
+    r, n_epoch = run_configs[name], len(results[0]['epochs'])
     accs = [format_mean_std(o['epochs'][i]['accuracy'] for o in results) for i in range(n_epoch)]
     return [r.title, f'`{r.call}`', len(results), *accs, ', '.join(f'{b:.3f}' for b in r.book)]
 
@@ -42,7 +42,7 @@ def _compare_row(name, results):
 def compare_table(results, # results of several runs and seeds
                   book=True): # beside the book's accuracies?
     "Accuracy after one, two, three epochs, ours beside the chapter's"
-    of = {name: [o for o in results if o['settings']['run'] == name] for name in runs}
+    of = {name: [o for o in results if o['settings']['run'] == name] for name in run_configs}
     rows = [_compare_row(name, found) for name,found in of.items() if found]
     after = [pluralize(i+1, 'epoch') for i in range(max((len(r)-4 for r in rows), default=0))]
     heads = ['run', 'call', 'seeds', *after, 'chapter']
@@ -51,7 +51,7 @@ def compare_table(results, # results of several runs and seeds
 # %% ../../nbs/experiments/reproduce.ipynb #42ed2523
 def _of_each(results):
     "Name of a run -> its results"
-    of = {name: [o for o in results if o['settings']['run'] == name] for name in runs}
+    of = {name: [o for o in results if o['settings']['run'] == name] for name in run_configs}
     return {name: found for name,found in of.items() if found}
 
 def _mean(rows): return [sum(vs)/len(vs) for vs in zip(*rows)]
@@ -65,7 +65,7 @@ def plot_runs(results, # results of several runs and seeds
     for name,found in _of_each(results).items():
         losses = _mean(o['losses'] for o in found)
         accs = [[e['accuracy'] for e in o['epochs']] for o in found]
-        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:], label=runs[name].title)
+        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:], label=run_configs[name].title)
         b.plot(range(1, len(accs[0])+1), _mean(accs), color=line.get_color())
         for ys in accs: b.plot(range(1, len(ys)+1), ys, 'o', ms=4, color=line.get_color())
     a.set(xlabel='training batches', ylabel='training loss (smoothed)')
@@ -85,8 +85,8 @@ def plot_schedules(results): # results of several runs
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 3))
     for name,(res,*_) in _of_each(results).items():
         style, lw = _lines.get(name, ('--', 1.5))
-        line, = a.plot(res['lrs'], style, lw=lw, label=runs[name].title)
-        if res['moms']: b.plot(res['moms'], style, lw=lw, color=line.get_color(), label=runs[name].title)
+        line, = a.plot(res['lrs'], style, lw=lw, label=run_configs[name].title)
+        if res['moms']: b.plot(res['moms'], style, lw=lw, color=line.get_color(), label=run_configs[name].title)
     a.set(yscale='log', xlabel='training batches', ylabel='lr')
     a.legend(fontsize=8)
     b.set(xlabel='training batches', ylabel='mom')
@@ -97,7 +97,7 @@ def plot_schedules(results): # results of several runs
 # %% ../../nbs/experiments/reproduce.ipynb #0948af2f
 def _tables_text(results, both):
     "What stands in `tables.md`: the comparison, then each run"
-    title = lambda s: f"### {runs[s['run']].title}, seed {s['seed']}"
+    title = lambda s: f"### {run_configs[s['run']].title}, seed {s['seed']}"
     each = [f"{title(o['settings'])}\n\n{epoch_table(o)}" for o in results]
     generated = results[0]['settings']['data']['copy'].startswith('generated')
     note = [synthetic_note] if generated else []
@@ -120,7 +120,7 @@ def _figures(out, results):
 # %% ../../nbs/experiments/reproduce.ipynb #19dcb1c9
 def _fingerprint(out, results):
     "What figures are made of, as a short text: raw results, the titles that they show, and who draws them"
-    titles = {name: runs[name].title for name in _of_each(results)}
+    titles = {name: run_configs[name].title for name in _of_each(results)}
     drawers = [inspect.getsource(f) for f in (plot_runs, plot_schedules, plot_lr_find)]
     return content_hash([results, _load_lr_find(out), titles, drawers])
 
@@ -128,7 +128,7 @@ def _fingerprint(out, results):
 def write_report(out): # folder with raw results
     "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
-    out, results = Path(out), load_results(out, runs, 'run')
+    out, results = Path(out), load_results(out, run_configs, 'run')
     if not results:
         raise FileNotFoundError(f"{out} holds no raw results (*-seed*.json): "
                                 "run `imagenette-train reproduce` first")
@@ -145,7 +145,7 @@ def stale_files(out): # folder that `write_report` wrote to
     "The names of tables and figures in folder `out` that are not those of its raw results"
     from PIL import Image
     out = Path(out)
-    results = keep_same_settings(load_results(out, runs, 'run'), 'run')
+    results = keep_same_settings(load_results(out, run_configs, 'run'), 'run')
     tables, made_of = _tables_text(results, compare_table(results)), _fingerprint(out, results)
     wrong = [] if (out/'tables.md').read_text(encoding='utf-8') == tables else ['tables.md']
     for p in sorted(out.glob('*.png')):
@@ -154,7 +154,7 @@ def stale_files(out): # folder that `write_report` wrote to
     return wrong
 
 # %% ../../nbs/experiments/reproduce.ipynb #6963246f
-def train_run(run, # a `Run`
+def train_run(run, # a `RunConfig`
               profile, # a `Profile`
               dls, # what `profile_data` gave
               seed): # of weights, batches and augmentation
@@ -171,7 +171,7 @@ def run_key(name, # of a run
             plan, # an `ExperimentPlan`
             seed): # of weights, batches and augmentation
     "What identifies a result: with the same settings it need not be trained again"
-    r = runs[name]
+    r = run_configs[name]
     return dict(run=name, opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms, **result_key(plan, seed))
 
 # %% ../../nbs/experiments/reproduce.ipynb #7daecc4d
@@ -220,16 +220,16 @@ def _train_each(plan, retrain):
     "Train what is not kept, say what is going on, and give all results"
     spent, n = [], len(plan.todo)
     for i,(seed,name) in enumerate(plan.todo):
-        run, path = runs[name], plan.out/f'{name}-seed{seed}.json'
+        run, path = run_configs[name], plan.out/f'{name}-seed{seed}.json'
         left = _time_left(spent, plan.todo[i:], plan)
         print(f"[{i+1}/{n}] {run.title}, seed {seed}{left}\n{run.opt}\n{run.call}")
         make = lambda: train_run(run, plan.profile, plan.dls, seed)
         res, kept = load_or_run(path, run_key(name, plan, seed), make, retrain)
         if kept: _print_kept(res)
         else: spent.append(res['seconds'])
-        if 'warm_up_learner' in res:
+        if 'warm_up' in res:
             secs = sum(o['seconds'] for o in res['epochs'])
-            print(f"{secs:.2f} s, warmed up for {res['warm_up_learner']:.2f} s before")
+            print(f"{secs:.2f} s, warmed up for {res['warm_up']:.2f} s before")
         print()
         if name == 'sgd' and seed == 0: _lr_find_once(plan, retrain)
         yield res
@@ -244,13 +244,13 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
               profile=None, # name of a profile; None: chapter on CUDA, else quick
               device=None, # None: CUDA if there is one, else the CPU
               seeds=1, # how many seeds, counted from 0
-              names=None, # names of `runs`; None: the chapter's five
+              names=None, # names of `run_configs`; None: the chapter's five
               out=None, # folder for the results; None: runs/PROFILE-DEVICE
               retrain=False): # train again what is already there?
     "Train the chapter's five runs and print its tables again; an interrupted call resumes where it stopped"
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
     if names is None: names = chapter_runs
-    plan = ExperimentPlan(runs, 'run', names, profile, path, device, seeds, out)
+    plan = ExperimentPlan(run_configs, 'run', names, profile, path, device, seeds, out)
     p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} images\non {device_name(plan.device)}\n")

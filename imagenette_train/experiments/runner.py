@@ -184,8 +184,8 @@ def keep_same_settings(results, # raw results
 # %% ../../nbs/experiments/runner.ipynb #e35e1a29
 def _warm_up_note(res):
     "What was done before the clock was started, as text"
-    if 'warm_up_learner' not in res: return ''
-    warm, recording = res['warm_up_learner'], res.get('recording', 0)
+    if 'warm_up' not in res: return ''
+    warm, recording = res['warm_up'], res.get('recording', 0)
     return (f" Before the first epoch: a few batches to warm up, {warm:.1f} s, not counted. "
             f"Recording the model, counted: {recording:.2f} s.")
 

@@ -36,7 +36,7 @@ def schedule_free_step(p, # parameter: holds y
     return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr}
 
 # %% ../../nbs/optim/schedule_free.ipynb #dce909e7
-@recipe
+@optimizer_recipe
 def ScheduleFreeAdamW(mom=0.9, # beta: the share of the average x in y
                       sqr_mom=0.999, eps=1e-8,
                       wd=0.): # weight decay, taken at y

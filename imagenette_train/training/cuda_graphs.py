@@ -199,7 +199,7 @@ def warm_up_learner(learn): # a Learner, about to train
     t = time.perf_counter()
     with learn.trial_run(): learn.fit(1, cbs=_StopAfter(5))
     torch.cuda.synchronize(learn.device)
-    return dict(warm_up_learner=round(time.perf_counter() - t, 2))
+    return dict(warm_up=round(time.perf_counter() - t, 2))
 
 # %% ../../nbs/training/cuda_graphs.ipynb #9a0c0049
 def recording_time(learn): # a Learner that has trained

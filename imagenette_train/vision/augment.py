@@ -11,6 +11,7 @@ import math
 from functools import cache
 import torch
 import torch.nn.functional as F
+from ..core.renamed import *
 
 # %% ../../nbs/vision/augment.ipynb #7e565217
 # mean and standard deviation of red, green, blue
@@ -96,6 +97,7 @@ def resize_batch(xb, # (n, c, h, w), uint8
 class Augment:
     "uint8 images (n, h, w, 3) -> normalised floats (n, 3, size, size), in training with random changes"
     chunk_bytes = 4 << 20 # floats worked on at a time on a CPU, so that they stay in its cache
+    @takes_old_args
     def __init__(self,
                  size, # pixels a side of the result
                  min_scale=0.5, # smallest share of the area that a random crop keeps; 1: no crop

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from ..core.messages import *
 from ..core.io import *
+from ..core.renamed import *
 from .synthetic import *
 
 # %% ../../nbs/vision/imagenette.ipynb #babed569
@@ -154,6 +155,7 @@ class ImagenetteFolder(_ClassFiles):
         return self.source == 'generated'
 
 # %% ../../nbs/vision/imagenette.ipynb #2b34f14b
+@takes_old_args
 def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where none is at hand
                     path=None, # folder; None: `$IMAGENETTE_TRAIN_DATA`, the cache, a download, synthetic
                     check=True, # compare the counts with Imagenette's?

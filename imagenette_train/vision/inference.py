@@ -6,6 +6,7 @@
 __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
+import json, os, platform, shutil
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,11 @@ import torch
 from fastcore.basics import patch
 from ..core.io import *
 from ..core.rng import *
-from .augment import *
-from .loaders import *
 from ..callbacks import *
 from ..training.saving import *
+from .augment import *
+from .loaders import *
 from .models import *
-import json, os, platform, shutil
 
 # %% ../../nbs/vision/inference.ipynb #6ec707ee
 # the class, its probability (0 to 1), and those of all classes in the order of the vocabulary

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.messages import *
 from ..core.batches import *
+from ..core.renamed import *
 from .imagenette import *
 from .images import *
 from .augment import *
@@ -63,6 +64,7 @@ def oversample_classes(pics, # `ImageCache`
     return pics.subset([i for k in np.unique(y) for i in enough(np.flatnonzero(y == k))])
 
 # %% ../../nbs/vision/loaders.ipynb #54bcd6ca
+@takes_old_args
 @delegates(Augment)
 def get_data(url=URLs.IMAGENETTE_160, # which images to look for; see `find_imagenette`
              presize=160, # shorter side of the decoded images, and side of the square cropped from each
