@@ -170,7 +170,7 @@ def questions():
 def main():
     warnings.simplefilter('error')
     warnings.filterwarnings('ignore', message='fused: ')
-    fused.kernel = as_one_kernel
+    fused.compile_kernel = as_one_kernel
     checkpoint._plain_types += (pretend.Pretend,) # plain data, as a tensor on a real device
     torch.cuda.make_graphed_callables = emulated_cuda_graph
     with pretend.cuda() as log:

@@ -43,7 +43,7 @@ def cb_defaults(cb): # optimizer callback
     return {**inner, **getattr(cb, 'defaults', {})}
 
 # %% ../../nbs/core/hypers.ipynb #c8c2f0e8
-def _of_slice(v, n):
+def _spread_slice(v, n):
     "A slice spread over `n` groups"
     if v.stop is None: raise ValueError("a slice needs an end: slice(e), or slice(a, b)")
     if v.start is None: return [v.stop/10]*(n-1) + [v.stop]
@@ -60,7 +60,7 @@ def _plain_number(v):
 def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` or `slice(e)`
                         n): # number of groups
     "Hyper value `v` spread over `n` parameter groups, a list"
-    if isinstance(v, slice): return _of_slice(v, n)
+    if isinstance(v, slice): return _spread_slice(v, n)
     if hasattr(v, 'tolist') and not isinstance(v, torch.Tensor): v = v.tolist() # NumPy's numbers and arrays
     if not isinstance(v, (list, tuple)): return [_plain_number(v)]*n
     if len(v) != n:
@@ -70,8 +70,8 @@ def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` 
 
 # %% ../../nbs/core/hypers.ipynb #31dccafa
 _at_least_0 = (lambda v: v >= 0), "0 or more"
-_share      = (lambda v: 0 <= v < 1), "at least 0 and below 1"
-_ranges = dict(lr=_at_least_0, wd=_at_least_0, mom=_share, sqr_mom=_share,
+_fraction   = (lambda v: 0 <= v < 1), "at least 0 and below 1"
+_ranges = dict(lr=_at_least_0, wd=_at_least_0, mom=_fraction, sqr_mom=_fraction,
                eps=((lambda v: v > 0), "above 0 (a gradient of 0 would give 0/0)"))
 
 # %% ../../nbs/core/hypers.ipynb #2989c59f

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['presets', 'center_crops', 'variants', 'best_variant', 'leaderboard', 'TrainingConfig', 'fix_filter_norm',
-           'config_opt_func', 'config_schedule', 'split_hold_out', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
+           'config_opt_func', 'config_schedule', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
            'leaderboard_learner', 'train_config', 'score_center_crops', 'variant_config', 'Search', 'run_leaderboard',
            'run_search', 'binomial_std', 'search_table', 'leaderboard_table']
 
@@ -21,13 +21,14 @@ from ..core.io import *
 from ..core.rng import *
 from ..adam import *
 from ..optim.variants import *
-from ..optim.recent import *
+from ..optim.muon import *
 from ..core.batches import *
 from ..training.progress import *
 from ..callbacks import *
 from ..training.schedule import *
 from ..training.mixed_precision import *
-from ..training.tricks import *
+from ..training.weight_averaging import *
+from ..training.mixup import *
 from ..training.checkpoint import *
 from ..vision.imagenette import *
 from ..vision.augment import *
@@ -97,16 +98,6 @@ def config_schedule(recipe): # a `TrainingConfig`
     linear = combine_scheds([0.1, 0.9], [SchedLin(lr/10, lr), SchedLin(lr, lr/1000)])
     flat_cos = combine_scheds([0.6, 0.4], [SchedNo(lr), SchedCos(lr, lr/1000)])
     return ParamScheduler(dict(lr=dict(linear=linear, flat_cos=flat_cos)[recipe.sched]))
-
-# %% ../../nbs/experiments/leaderboard.ipynb #34cfa1e5
-def split_hold_out(files, # list of `(path, class number)`
-             every=10): # hold out every so many pictures of each class
-    "Two lists: the pictures to train on, and those that are held out for choosing"
-    seen, train, held = {}, [], []
-    for f,k in files:
-        seen[k] = seen.get(k, 0) + 1
-        (held if seen[k] % every == 0 else train).append((f, k))
-    return train, held
 
 # %% ../../nbs/experiments/leaderboard.ipynb #ea3dc21f
 @dataclass(frozen=True)

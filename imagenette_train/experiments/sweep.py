@@ -18,7 +18,7 @@ from ..optimizer import *
 from ..momentum import *
 from ..rmsprop import *
 from ..adam import *
-from ..optim.recent import *
+from ..optim.muon import *
 from ..core.batches import *
 from ..callbacks import *
 from ..training.progress import *
@@ -27,7 +27,6 @@ from ..vision.loaders import *
 from .results import *
 from .runner import *
 from ..baseline import *
-from .leaderboard import split_hold_out
 
 # %% ../../nbs/experiments/sweep.ipynb #7d9875bd
 def grid_lr(k): # step of the grid, an integer; 0 is the book's rate of SGD

@@ -7,14 +7,13 @@ __all__ = ['to_plain', 'from_plain', 'callback_state', 'set_callback_state', 'ch
            'back_up_interrupted']
 
 # %% ../../nbs/training/checkpoint.ipynb #8067b991
-import inspect, random, warnings
+import inspect, warnings
 from collections import deque
 from itertools import count
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from fastcore.basics import patch
 from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
@@ -22,43 +21,39 @@ from ..core.batches import *
 from ..callbacks import *
 from .saving import *
 
-# %% ../../nbs/training/checkpoint.ipynb #b11b0f26
-_same = (type(None), bool, int, float, str, torch.Tensor)
-
 # %% ../../nbs/training/checkpoint.ipynb #95536bd4
+_plain_types = (type(None), bool, int, float, str, torch.Tensor)
+_kind = '(kind)' # marks a dict that stands for something else
+
 def to_plain(v): # anything
     "`v` as plain data (numbers, text, tensors, lists, tuples, dicts); a TypeError if it cannot be"
     kind = type(v)
-    if kind in _same: return v
+    if kind in _plain_types: return v
     if kind in (list, tuple): return kind(map(to_plain, v))
     if kind is dict: return {to_plain(k): to_plain(o) for k,o in v.items()}
     if kind in (set, frozenset): return {_kind: kind.__name__, 'of': [to_plain(o) for o in v]}
     if kind is deque: return {_kind: 'deque', 'of': [to_plain(o) for o in v], 'maxlen': v.maxlen}
     if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
-        return {_kind: 'array', 'of': torch.tensor(list(v.tobytes()), dtype=torch.uint8),
-                'shape': list(v.shape),
-                'dtype': str(v.dtype)}
+        data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
+        return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
     raise TypeError(f"a {kind.__name__} is no plain data")
 
 # %% ../../nbs/training/checkpoint.ipynb #ca6fd426
-_kind = '(kind)' # marks a dict that stands for something else
-
-def _array(v):
+def _to_array(v):
     flat = np.frombuffer(bytes(v['of'].tolist()), dtype=v['dtype']).reshape(v['shape']).copy()
     return flat if v['shape'] else flat[()]
-_makers = dict(set=lambda v: set(from_plain(v['of'])), frozenset=lambda v: frozenset(from_plain(v['of'])),
-               deque=lambda v: deque(from_plain(v['of']), v['maxlen']), array=_array)
+_from_dict = dict(set=lambda v: set(from_plain(v['of'])), frozenset=lambda v: frozenset(from_plain(v['of'])),
+                  deque=lambda v: deque(from_plain(v['of']), v['maxlen']), array=_to_array)
 
-# %% ../../nbs/training/checkpoint.ipynb #275057ac
 def from_plain(v): # what `to_plain` gave
     "What it was"
     if type(v) in (list, tuple): return type(v)(map(from_plain, v))
     if type(v) is not dict: return v
-    return _makers[v[_kind]](v) if _kind in v else {from_plain(k): from_plain(o) for k,o in v.items()}
+    return _from_dict[v[_kind]](v) if _kind in v else {from_plain(k): from_plain(o) for k,o in v.items()}
 
 # %% ../../nbs/training/checkpoint.ipynb #b68fe205
-def _memory(cb):
-    "What callback `cb` remembers: attributes that it was not given and that have no underscore"
+def _state_attrs(cb):
+    "The attributes of callback `cb` that it was not given and that have no underscore"
     given = inspect.signature(type(cb).__init__).parameters
     return {k: v for k,v in vars(cb).items() if k != 'learn' and k not in given and not k.startswith('_')}
 
@@ -67,64 +62,63 @@ def _has_state(v):
 
 # %% ../../nbs/training/checkpoint.ipynb #f013fa94
 def callback_state(cb): # a callback
-    "What of a callback's memory is plain data or has a `state_dict` of its own; and the names of all else"
+    "What of a callback's state is plain data or has a `state_dict` of its own; and the names of all else"
     plain, parts, lost = {}, {}, []
-    for k,v in _memory(cb).items():
+    for k,v in _state_attrs(cb).items():
         try: plain[k] = to_plain(v)
         except TypeError:
             if _has_state(v): parts[k] = v.state_dict()
             elif not (callable(v) or isinstance(v, nn.Module) or hasattr(v, 'close')): lost.append(k)
     return dict(kind=type(cb).__name__, plain=plain, parts=parts), lost
 
-# %% ../../nbs/training/checkpoint.ipynb #bbc863dd
-def set_callback_state(cb, state): # the first of what `callback_state` gave
-    "Give a callback its memory back"
+def set_callback_state(cb, # a callback
+                       state): # the first of what `callback_state` gave
+    "Give a callback its state back"
     vars(cb).update({k: from_plain(v) for k,v in state['plain'].items()})
     for k,sd in state['parts'].items(): getattr(cb, k).load_state_dict(sd)
 
 # %% ../../nbs/training/checkpoint.ipynb #bc0189ae
-def _value(v):
+def _setting(v):
     "A setting as plain data, to be compared; functions and the like by name"
     if isinstance(v, torch.Tensor) and v.numel() == 1: v = v.item()
     try: return to_plain(v)
     except TypeError: return getattr(v, '__qualname__', type(v).__qualname__)
 
-# %% ../../nbs/training/checkpoint.ipynb #04278de7
 def _cb_settings(cb):
     "The settings of callback `cb`, by name"
     if hasattr(cb, 'resume_settings'): return cb.resume_settings()
     free = getattr(cb, 'free_on_resume', ())
     given = [k for k in inspect.signature(type(cb).__init__).parameters if k not in free and k in vars(cb)]
-    return {f'{cb.name}({k})': _value(vars(cb)[k]) for k in given}
+    return {f'{cb.name}({k})': _setting(vars(cb)[k]) for k in given}
 
 # %% ../../nbs/training/checkpoint.ipynb #50deb15e
-def checkpoint_settings(learn, cbs): # a Learner at `begin_fit`, and the callbacks whose settings matter
+def checkpoint_settings(learn, # a Learner at `begin_fit`
+                        cbs): # the callbacks whose settings matter
     "What decides the rest of a training, by name, as plain data"
     dl, n = learn.dls.train, len(learn.opt.hypers)
     data = getattr(dl, 'dataset', None)
-    res = {'number of batches': n_batches(dl), 'batch size': _value(getattr(dl, 'batch_size', None)),
+    res = {'number of batches': n_batches(dl), 'batch size': _setting(getattr(dl, 'batch_size', None)),
            'number of items': len(data) if hasattr(data, '__len__') else None}
     for i,h in enumerate(learn.opt.hypers):
-        res.update({k if n == 1 else f'{k} of group {i}': _value(v) for k,v in h.items()})
+        res.update({k if n == 1 else f'{k} of group {i}': _setting(v) for k,v in h.items()})
     for cb in cbs: res.update(_cb_settings(cb))
     return res
 
 # %% ../../nbs/training/checkpoint.ipynb #16d300de
-def _differences(theirs, mine):
-    "What differs between two trainings' settings, in words"
-    def said(v): return f'{v:.4g}' if isinstance(v, float) else str(v) if len(str(v)) < 40 else '...'
-    return [f"{k}: {said(theirs.get(k))} in the file, {said(mine.get(k))} now" for k in {**theirs, **mine}
-            if not _equal(theirs.get(k), mine.get(k))]
-
-# %% ../../nbs/training/checkpoint.ipynb #d99e2ab6
 def _equal(a, b):
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b)
     if type(a) is dict and type(b) is dict: return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
     return a == b or a != a and b != b
 
+def _differences(theirs, mine):
+    "What differs between two trainings' settings, in words"
+    def said(v): return f'{v:.4g}' if isinstance(v, float) else str(v) if len(str(v)) < 40 else '...'
+    return [f"{k}: {said(theirs.get(k))} in the file, {said(mine.get(k))} now" for k in {**theirs, **mine}
+            if not _equal(theirs.get(k), mine.get(k))]
+
 # %% ../../nbs/training/checkpoint.ipynb #58cac895
-class _Rest:
+class _RemainingBatches:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
     def __init__(self, dl, start, epoch_random, loader, now):
         self.dl, self.start, self.now = dl, start, now
@@ -139,7 +133,7 @@ class _Rest:
         yield from batches
 
 # %% ../../nbs/training/checkpoint.ipynb #a0d0929f
-class Checkpoint(Callback):
+class Checkpoint(_ReadsCheckpoint):
     "Writes all that a training is made of; `fit(..., resume=True)` resumes from there"
     order, run_outside_fit, unique = 5000, False, True # after all others
     def __init__(self,
@@ -157,9 +151,8 @@ class Checkpoint(Callback):
             if is_main_process(): back_up_interrupted(self.file)
             self.write(0, 0)
         if getattr(self.dls.train, 'persistent_workers', False):
-            self._warn("persistent_workers keep random numbers of their own, which no checkpoint can see: if "
-                       "the "
-                       "data set draws any, a resumed training will differ")
+            self._warn("persistent_workers keep random numbers of their own, which no checkpoint can see: "
+                       "if the data set draws any, a resumed training will differ")
 
     def begin_train(self):
         sd, self._resumed = self._resumed, None
@@ -168,8 +161,8 @@ class Checkpoint(Callback):
             return
         self._epoch_random, self._loader = sd['epoch_random'], sd['loader']
         # once more: the callbacks have just heard that an epoch begins, and it does not
-        self._remember(sd)
-        self.learn.dl = _Rest(self.dl, sd['iter'], sd['epoch_random'], sd['loader'], sd['random'])
+        self._restore_callbacks(sd)
+        self.learn.dl = _RemainingBatches(self.dl, sd['iter'], sd['epoch_random'], sd['loader'], sd['random'])
 
     def after_batch(self):
         if self.training and self.every is not None and self.train_iter % self.every == 0:
@@ -180,105 +173,92 @@ class Checkpoint(Callback):
         sd = safe_load(self.file)
         if not sd['ended']: atomic_save({**sd, 'ended': True}, self.file)
 
+# %% ../../nbs/training/checkpoint.ipynb #3d50cf81
+class _WritesCheckpoint(Callback):
+    def write(self, epoch, it):
+        "Write the checkpoint: training goes on at batch `it` of `epoch`"
+        if not is_main_process(): return
+        learn, dl, ps = self.learn, self.dls.train, list(self.learn.model.parameters())
+        place = dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch, iter=it)
+        atomic_save(dict(
+            **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
+            model=learn.model.state_dict(), opt=learn.opt.state_dict(),
+            flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
+            random=get_rng_state(), epoch_random=self._epoch_random if it else None,
+            loader=self._loader if it else get_loader_state(dl),
+            settings=self._settings, callbacks=self._states()), self.file)
+
+    def _states(self):
+        "The state of the other callbacks; a warning for what cannot be kept"
+        states = []
+        for cb in self._others():
+            state, lost = callback_state(cb)
+            states.append(state)
+            if lost:
+                self._warn(f"a checkpoint cannot keep {cb.name}.{first_few(lost)}: after a resume it begins "
+                           "anew. Give it a state_dict and a load_state_dict, "
+                           "or an underscore if that does not matter")
+        return states
+
     def _others(self):
-        "The callbacks whose memory is kept"
+        "The callbacks whose state is kept"
         return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
     def _warn(self, text):
         if text not in self._warned: warnings.warn(text)
         self._warned.add(text)
 
-# %% ../../nbs/training/checkpoint.ipynb #3d50cf81
-@patch
-def write(self:Checkpoint, epoch, it):
-    "Write the checkpoint: training goes on at batch `it` of `epoch`"
-    if not is_main_process(): return
-    learn, dl = self.learn, self.dls.train
-    ps, place = list(learn.model.parameters()), dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch,
-                                                     iter=it)
-    atomic_save(dict(
-        **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
-        model=learn.model.state_dict(), opt=learn.opt.state_dict(),
-        flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
-        random=get_rng_state(), epoch_random=self._epoch_random if it else None,
-        loader=self._loader if it else get_loader_state(dl),
-        settings=self._settings, callbacks=self._states()), self.file)
-
-# %% ../../nbs/training/checkpoint.ipynb #ee534db8
-@patch
-def _states(self:Checkpoint):
-    "What the other callbacks remember; a warning for what cannot be kept"
-    states = []
-    for cb in self._others():
-        state, lost = callback_state(cb)
-        states.append(state)
-        if lost:
-            self._warn(f"a checkpoint cannot keep {cb.name}.{first_few(lost)}: after a resume it begins anew. "
-                       "Give "
-                       "it a state_dict and a load_state_dict, or an underscore if that does not matter")
-    return states
-
-# %% ../../nbs/training/checkpoint.ipynb #d604bc61
-@patch
-def _remember(self:Checkpoint, sd):
-    for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
-
 # %% ../../nbs/training/checkpoint.ipynb #842c85d5
-def _check_entries(sd, file):
-    needed = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader', 'ended', 'iter', 'epoch',
-              'train_iter', 'smooth_loss', 'flags', 'grads', 'random', 'epoch_random'}
-    if isinstance(sd, dict) and needed <= set(sd): return
-    raise ValueError(f"{file} is no checkpoint of a training, or one of an older version; a file of "
-                     "Learner.save "
-                     "is read by Learner.load")
+_entries = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader', 'ended', 'iter', 'epoch',
+            'train_iter', 'smooth_loss', 'flags', 'grads', 'random', 'epoch_random'}
 
-# %% ../../nbs/training/checkpoint.ipynb #008d253c
-@patch
-def _check(self:Checkpoint, sd):
-    "An error unless `sd` is a checkpoint of this training"
-    learn, file = self.learn, self.file
-    if sd['n_epoch'] != learn.n_epoch:
-        raise ValueError(f"{file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not {learn.n_epoch}: "
-                         "its "
-                         "schedule would not fit. Give the same number, or train without resume=True")
-    theirs, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in self._others()]
-    if theirs != mine:
-        raise ValueError(f"{file} was written with the callbacks {', '.join(theirs)}; this fit has "
-                         f"{', '.join(mine)}")
-    check_state_dict_shapes(learn.model.state_dict(), sd['model'], file)
-    if wrong := _differences(sd['settings'], self._settings):
-        raise ValueError(f"{file} is a checkpoint of another training:\n  "
-                         f"{first_few(wrong, 8, sep=chr(10)+'  ')}\n"
-                         "Give the same, or train without resume=True")
+class _ReadsCheckpoint(_WritesCheckpoint):
+    def _check(self, sd):
+        "An error unless `sd` is a checkpoint of this training"
+        learn, file, resume = self.learn, self.file, "or train without resume=True"
+        if sd['n_epoch'] != learn.n_epoch:
+            raise ValueError(f"{file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not "
+                             f"{learn.n_epoch}: its schedule would not fit. Give the same number, {resume}")
+        theirs, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in self._others()]
+        if theirs != mine:
+            raise ValueError(f"{file} was written with the callbacks {', '.join(theirs)}; "
+                             f"this fit has {', '.join(mine)}")
+        check_state_dict_shapes(learn.model.state_dict(), sd['model'], file)
+        if wrong := _differences(sd['settings'], self._settings):
+            listed = first_few(wrong, 8, sep='\n  ')
+            raise ValueError(f"{file} is a checkpoint of another training:\n  {listed}\n"
+                             f"Give the same, {resume}")
 
-# %% ../../nbs/training/checkpoint.ipynb #106c4359
-@patch
-def restore(self:Checkpoint):
-    "Take everything over from the file; nothing is changed if it is another training's"
-    sd, learn = safe_load(self.file, self.device), self.learn
-    _check_entries(sd, self.file)
-    if sd['stage'] != learn.stage: return self._other_stage(sd)
-    self._check(sd)
-    learn.opt.load_state_dict(sd['opt'])
-    learn.model.load_state_dict(sd['model'])
-    for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
-        p.requires_grad_(flag)
-        p.grad = g
-    self._remember(sd)
-    learn.start_epoch, learn.train_iter = learn.n_epoch if sd['ended'] else sd['epoch'], sd['train_iter']
-    learn.smooth_loss = sd['smooth_loss']
-    learn.pct_train = learn.train_iter/max(1, learn.n_epoch*n_batches(learn.dls.train))
-    if not sd['iter']:
-        set_rng_state(sd['random'])
-        set_loader_state(learn.dls.train, sd['loader'])
-    self._resumed = sd
-    if sd['ended']: self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
+    def _skip_or_begin_stage(self, sd):
+        "The file is of another part of a training of several fits (`fine_tune`): skip this one, or begin it"
+        if sd['stage'] > self.learn.stage: self.learn.start_epoch = self.learn.n_epoch
+        else: self.write(0, 0)
 
-# %% ../../nbs/training/checkpoint.ipynb #5a3341a9
-@patch
-def _other_stage(self:Checkpoint, sd):
-    "The file is of another part of a training of several fits (`fine_tune`): skip this one, or begin it"
-    if sd['stage'] > self.learn.stage: self.learn.start_epoch = self.learn.n_epoch
-    else: self.write(0, 0)
+    def _restore_callbacks(self, sd):
+        for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
+
+    def restore(self):
+        "Take everything over from the file; nothing is changed if it is another training's"
+        sd, learn = safe_load(self.file, self.device), self.learn
+        if not (isinstance(sd, dict) and _entries <= set(sd)):
+            raise ValueError(f"{self.file} is no checkpoint of a training, or one of an older version; "
+                             "a file of Learner.save is read by Learner.load")
+        if sd['stage'] != learn.stage: return self._skip_or_begin_stage(sd)
+        self._check(sd)
+        learn.opt.load_state_dict(sd['opt'])
+        learn.model.load_state_dict(sd['model'])
+        for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
+            p.requires_grad_(flag)
+            p.grad = g
+        self._restore_callbacks(sd)
+        learn.start_epoch, learn.train_iter = learn.n_epoch if sd['ended'] else sd['epoch'], sd['train_iter']
+        learn.smooth_loss = sd['smooth_loss']
+        learn.pct_train = learn.train_iter/max(1, learn.n_epoch*n_batches(learn.dls.train))
+        if not sd['iter']:
+            set_rng_state(sd['random'])
+            set_loader_state(learn.dls.train, sd['loader'])
+        self._resumed = sd
+        if sd['ended']:
+            self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
 
 # %% ../../nbs/training/checkpoint.ipynb #3489cfa8
 def back_up_interrupted(file): # path of a checkpoint

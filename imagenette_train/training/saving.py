@@ -100,8 +100,8 @@ def get_preds(self:Learner,
     gather = _Gather()
     with self.preserve_state(gather):
         self._silent = [*self._silent, *(cb for cb in self.cbs if isinstance(cb, Recorder))]
-        self._arrange()
-        self._validation(dl)
+        self._sort_cbs()
+        self._do_validate(dl)
     if not gather.preds: raise ValueError("there is nothing to predict: the loader gave no batch")
     preds = [p if act is None else act(p) for p in gather.preds]
     targets = [t[0] if len(t) == 1 else t for t in gather.targets if t]
