@@ -111,7 +111,7 @@ def hold_out_dls(dls, # what `profile_data` gave
     res.folder, res.vocab = dls.folder, dls.vocab
     return res
 
-# %% ../../nbs/experiments/sweep.ipynb #755ecbdf
+# %% ../../nbs/experiments/sweep.ipynb #c51b2f30
 def _finite(o): return o if not isinstance(o, float) or math.isfinite(o) else None # JSON has no NaN
 
 def train_contender(contender, # a `Contender`
@@ -125,9 +125,10 @@ def train_contender(contender, # a `Contender`
     learn = profile_learner(profile, dls, opt_func=contender.opt_func, cbs=TerminateOnNaNCallback)
     res = timed_fit(learn, lambda learn: contender.fit(learn, profile.n_epoch, lr))
     loss,acc = learn.validate(valid)
-    diverged = not math.isfinite(loss) or len(res['epochs']) < profile.n_epoch
+    diverged = loss is None or not math.isfinite(loss) or len(res['epochs']) < profile.n_epoch
     epochs = [{k: _finite(v) for k,v in e.items()} for e in res['epochs']]
-    return {**res, 'epochs': epochs, 'diverged': diverged, 'valid': dict(loss=_finite(loss), accuracy=acc)}
+    valid = dict(loss=None, accuracy=0.1) if diverged else dict(loss=loss, accuracy=acc)
+    return {**res, 'epochs': epochs, 'diverged': diverged, 'valid': valid}
 
 # %% ../../nbs/experiments/sweep.ipynb #76a02a5f
 def sweep_key(name, # of a contender
