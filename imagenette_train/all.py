@@ -15,7 +15,6 @@ from torch import nn
 from .core.hypers import *
 from .core.rng import *
 from .core.param_groups import *
-from .core.tracing import *
 from .core.fused import *
 from .core.batches import *
 from .core.events import *

@@ -72,7 +72,8 @@ def profile_learner(profile, # a `Profile`
 
 # %% ../nbs/05_baseline.ipynb #e556adce
 _damped = partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9)
-run_configs['momentum_damped'] = RunConfig('Momentum, dampened',
-                                           'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9',
-                                           'fit_one_cycle(3, 0.03)', _damped, one_cycle=True, lr=0.03)
-run_configs['rmsprop_damped'] = RunConfig('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp, True, 0.003)
+_call = 'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9'
+run_configs['momentum_damped'] = RunConfig('Momentum, dampened', _call, 'fit_one_cycle(3, 0.03)', _damped,
+                                           one_cycle=True, lr=0.03)
+run_configs['rmsprop_damped'] = RunConfig('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp,
+                                          one_cycle=True, lr=0.003)

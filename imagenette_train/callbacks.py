@@ -72,6 +72,7 @@ def _with_events(self:Learner, part, work, cancel):
     except cancel: self(f'after_cancel_{part[:5]}') # the event of 'validate' is after_cancel_valid
     self(f'after_{part}')
 
+# %% ../nbs/04_callbacks.ipynb #ee7bd5a3
 @patch
 def all_batches(self:Learner):
     "`one_batch` for each batch of `dl`"
@@ -86,12 +87,14 @@ def _do_validate(self:Learner, dl=None):
     if self.dl is None: return
     with torch.no_grad(): self._with_events('validate', self.all_batches, CancelValidException)
 
+# %% ../nbs/04_callbacks.ipynb #9c9d89ba
 @patch
 def _do_epoch(self:Learner):
     self.dl = self.dls.train
     self._with_events('train', self._do_train, CancelTrainException)
     self._do_validate()
 
+# %% ../nbs/04_callbacks.ipynb #00fa6c4a
 @patch
 def _do_fit(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
@@ -128,6 +131,7 @@ class TrainEvalCallback(Callback):
     def after_batch(self):
         if self.learn.training: self.learn.train_iter += 1
 
+# %% ../nbs/04_callbacks.ipynb #669ab8e7
 Learner.default_cbs, Learner.default_opt = [TrainEvalCallback], Adam
 
 # %% ../nbs/04_callbacks.ipynb #90546069

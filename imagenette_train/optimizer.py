@@ -8,7 +8,6 @@ __all__ = ['sgd_cb', 'Optimizer', 'weight_decay', 'l2_reg']
 # %% ../nbs/00_optimizer.ipynb #267bbf5a
 import torch
 from fastcore.basics import patch
-from .core.hypers import *
 from .core.hypers import _update
 from .core.param_groups import *
 from .core.fused import fused_step
@@ -26,7 +25,7 @@ class Optimizer(BaseOptimizer):
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
                  cbs, # optimizer callbacks, called in this order as `cb(p, **state, **hypers)`
-                 fused=False, # as one kernel (notebook core/fused)? True: compiled; 'flat': without a compiler
+                 fused=False, # as one kernel (core/fused)? True: compiled; 'flat': without a compiler
                  **hypers): # one number for all groups or a list; wins over a callback's own `defaults`
         super().__init__(params, cbs, **hypers)
         self.fused = fused
@@ -47,6 +46,7 @@ class Optimizer(BaseOptimizer):
             for p,_,state,hyper in self.all_params(with_grad=True): self._step_param(p, state, hyper)
         return loss
 
+# %% ../nbs/00_optimizer.ipynb #389fa7f6
 @patch
 def _step_param(self:Optimizer, p, state, hyper):
     "Call every callback for parameter `p`, and write what it returns into `state`"
@@ -62,6 +62,7 @@ def weight_decay(p, # parameter, any shape
     if do_wd and wd != 0: p.data.mul_(1 - lr*wd)
 weight_decay.defaults = dict(wd=0.)
 
+# %% ../nbs/00_optimizer.ipynb #ad38be2b
 def l2_reg(p, # parameter, any shape
            lr, # learning rate (not used: the decay goes through the gradient)
            wd, # the penalty is `wd/2 * p**2`, >= 0

@@ -18,7 +18,8 @@ nbs = root/cfg['nbs_path']
 
 def notebooks():
     "All notebooks, the course first"
-    found = [p for p in nbs.rglob('*.ipynb') if not any(o.startswith(('.', '_')) for o in p.relative_to(nbs).parts)]
+    hidden = lambda p: any(o.startswith(('.', '_')) for o in p.relative_to(nbs).parts)
+    found = [p for p in nbs.rglob('*.ipynb') if not hidden(p)]
     return sorted(found, key=lambda p: (len(p.relative_to(nbs).parts), p))
 
 def name_of(path):

@@ -6,7 +6,8 @@
 Needs the requirements `docs` of settings.ini (`make docs` installs them). Notebook 00_optimizer becomes
 optimizer.html, the name by which nbdev links to it. What nbdev has executed for a page is documentation, not
 training: imports, exported cells, and `show_doc` for each public name."""
-import contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys, traceback
+import contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys
+import traceback
 import opening
 from opening import cfg, name_of, notebooks, root, source, tags
 
@@ -75,7 +76,8 @@ def front(cell, path):
     import yaml
     head = yaml.safe_load(source(cell).strip().strip('-'))
     notebook = f'{blob}/nbs/{name_of(path)}.ipynb'
-    links = [f'[Open in Colab]({re.search(r"[(](https://colab[^)]*ipynb)", opening.badge(name_of(path)))[1]})',
+    colab = re.search(r'[(](https://colab[^)]*ipynb)', opening.badge(name_of(path)))[1]
+    links = [f'[Open in Colab]({colab})',
              f'[Notebook on GitHub]({notebook})']
     return markdown(f"# {head['title']}\n\n{{.lead}}\n{head.get('description', '')}\n\n"
                     f"{{.elsewhere}}\n{' · '.join(links)}")

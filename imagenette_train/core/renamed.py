@@ -16,7 +16,8 @@ old_names = dict(own_pictures='images_from_folder', pictures_from_csv='images_fr
                  ModelOutputs='UnwrapLogits', LogTo='LogCallback', LayerStats='ActivationStats',
                  AveragedEval='ScheduleFreeEval', SaveBest='SaveBestModel', best_device='default_device')
 # arguments of functions and classes
-old_args = dict(get_data=dict(data='path', balanced='oversample'), find_imagenette=dict(data='path', say='log'),
+old_args = dict(get_data=dict(data='path', balanced='oversample'),
+                find_imagenette=dict(data='path', say='log'),
                 reproduce=dict(data='path', fresh='retrain'), run_ablation=dict(data='path', fresh='retrain'),
                 Augment=dict(middle='center_crop', crop_each='per_image_crop'))
 # methods and attributes of a Learner

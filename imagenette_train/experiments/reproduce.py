@@ -86,7 +86,8 @@ def plot_schedules(results): # results of several runs
     for name,(res,*_) in _of_each(results).items():
         style, lw = _lines.get(name, ('--', 1.5))
         line, = a.plot(res['lrs'], style, lw=lw, label=run_configs[name].title)
-        if res['moms']: b.plot(res['moms'], style, lw=lw, color=line.get_color(), label=run_configs[name].title)
+        title, color = run_configs[name].title, line.get_color()
+        if res['moms']: b.plot(res['moms'], style, lw=lw, color=color, label=title)
     a.set(yscale='log', xlabel='training batches', ylabel='lr')
     a.legend(fontsize=8)
     b.set(xlabel='training batches', ylabel='mom')

@@ -224,7 +224,7 @@ def sweep_table(results): # raw results of `sweep`
     return markdown_table(rows, ['', 'best lr', 'within 2 points', 'runs', 'seeds at best', 'accuracy',
                                  'to the first', "at the book's lr"])
 
-# %% ../../nbs/experiments/sweep.ipynb #380bf80c
+# %% ../../nbs/experiments/sweep.ipynb #8af9a3e9
 def plot_sweep(results, # raw results of `sweep`
                names=None): # of contenders; None: all that have results
     "Accuracy on the held-out images against learning rate: a curve for each contender, a star at its best"
@@ -239,7 +239,8 @@ def plot_sweep(results, # raw results of `sweep`
         ax.plot(best, curve[best], '*', ms=13, color=color)
         book = grid_lr(c.book) if c.book is not None else None
         if book in curve: ax.plot(book, curve[book], 'o', ms=11, mfc='none', color=color)
-    ax.set(xscale='log', xlabel='learning rate (with one cycle: its peak)', ylabel='accuracy on held-out images')
+    ax.set(xscale='log', xlabel='learning rate (with one cycle: its peak)',
+           ylabel='accuracy on held-out images')
     ax.legend(fontsize=8)
     fig.tight_layout()
     return fig

@@ -40,7 +40,7 @@ def _recipe_doc(f, names):
     return '\n'.join([f.__doc__ or '', '', 'Parameters', '----------', *rows])
 
 # %% ../../nbs/optim/variants.ipynb #dd89152a
-def optimizer_recipe(f): # gives the optimizer callbacks; its arguments: `decay` (or `wd`), and hypers with defaults
+def optimizer_recipe(f): # gives the callbacks; its arguments: `decay` (or `wd`), and hypers with defaults
     "Makes `f` an optimizer of these callbacks, called as `f(params, lr, ...)`"
     own, sig = inspect.signature(f).parameters, _recipe_signature(f)
     chosen = {n for n,arg in own.items() if arg.kind == arg.KEYWORD_ONLY}

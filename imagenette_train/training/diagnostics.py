@@ -44,9 +44,8 @@ class LoopTimer(Callback):
 
     def table(self):
         "Rows of part, milliseconds a batch, and share"
-        total = sum(self.seconds.values())
         if not self.n: raise ValueError("nothing was measured yet: call fit first")
-        return [(k, 1e3*v/self.n, v/total) for k,v in self.seconds.items()]
+        return [(k, 1e3*v/self.n, v/sum(self.seconds.values())) for k,v in self.seconds.items()]
     def __str__(self):
         return tabulate([(k, f'{ms:.3f}', f'{share:.0%}') for k,ms,share in self.table()],
                         ['part', 'ms a batch', 'share'])

@@ -43,11 +43,11 @@ class TrackerCallback(Callback):
             raise ValueError(f"{watches}, and the table has: {', '.join(names)}.{hint}")
         if self.monitor != 'train_loss' and self.dls.valid is None:
             warnings.warn(f"{watches}, which is never known without a validation set: it will do nothing")
-        self.column, self.waited, self.is_best = names.index(self.monitor), 0, False
+        self.column, self.waited = names.index(self.monitor), 0
         if self.mode is None:
             raise ValueError(f"{self.name}: is a lower or a higher {self.monitor!r} better? "
                              "Say mode='min' or mode='max'")
-        self.best = None
+        self.best, self.is_best = None, False
 
     def after_epoch(self):
         v = self.recorder.values[-1][self.column] if self.recorder.values else None

@@ -67,8 +67,8 @@ class TensorBoardLogger(Callback):
         # what was written after the checkpoint from which we resume is hidden
         self._writer = self._make(self.log_dir, purge_step=self.train_iter if self.train_iter else None)
     def after_batch(self):
-        if self._writer is None or not self.training or self.train_iter % self.every: return
-        if self.loss is None: return
+        if self._writer is None or self.loss is None or not self.training: return
+        if self.train_iter % self.every: return
         self._writer.add_scalar('train/loss', float(self.loss), self.train_iter)
         for k,v in self.opt.hypers[-1].items():
             if isinstance(v, (int, float)): self._writer.add_scalar(f'hyper/{k}', v, self.train_iter)

@@ -124,8 +124,7 @@ def lr_find(self:Learner,
     self.lr_find_curve = finder.found, finder.lr_losses
     if suggest_funcs is None: res = suggest_lrs(*self.lr_find_curve)
     else:
-        fs = listify(suggest_funcs)
-        middle = _trim_ends(num_it, *self.lr_find_curve)
+        fs, middle = listify(suggest_funcs), _trim_ends(num_it, *self.lr_find_curve)
         res = _suggestion_type([f.__name__ for f in fs])(*(f(*middle) for f in fs))
     if show_plot: plot_lr_find(*self.lr_find_curve, res)
     return res

@@ -30,8 +30,7 @@ class ImageLoader:
                  train=True, # shuffle, augment and drop the last partial batch?
                  device='cpu'): # where the work is done
         self.pics, self.size, self.tfm, self.train = pics, size, tfm, train
-        self.bs = check_count('bs', bs)
-        self.device = torch.device(device)
+        self.bs, self.device = check_count('bs', bs), torch.device(device)
 
     def __len__(self): return len(self.pics)//self.bs if self.train else -(-len(self.pics)//self.bs)
 
