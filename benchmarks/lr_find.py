@@ -74,14 +74,14 @@ def apart(result):
 
 def main(data=None, out=None):
     from imagenette_train.core.io import atomic_write_text
-    from imagenette_train.experiments.results import environment
+    from imagenette_train.experiments.results import environment_info
     from tabulate import tabulate
     out = Path(out or Path(__file__).parent.parent/'results'/'benchmarks'/'lr_find-cpu.json')
     with tempfile.TemporaryDirectory() as tmp:
         file = str(Path(tmp)/'batches.pt')
         folder = write_batches(data, file)
         result = dict(settings=dict(arch='resnet18', size=64, bs=32, num_it=100, generated=folder.generated),
-                      environment=environment('cpu'), ours=run('ours', file), fastai=run('fastai', file))
+                      environment=environment_info('cpu'), ours=run('ours', file), fastai=run('fastai', file))
     atomic_write_text(out, json.dumps(result, indent=1))
     print(tabulate(table(result), ['rule', 'ours', f"fastai {result['fastai']['version']}"]))
     worst, n = apart(result)

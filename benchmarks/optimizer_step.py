@@ -225,11 +225,11 @@ def main(rounds=7, steps=60, models=('resnet34', 'small'), optims=('adam', 'sgd'
          device=None, out=None, skip=(), again=()):
     import torch
     from imagenette_train.core.io import atomic_write_text
-    from imagenette_train.experiments.results import environment
+    from imagenette_train.experiments.results import environment_info
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     out = Path(out or Path(__file__).parent.parent/f'results/benchmarks/optimizer_step-{device}.json')
     settings = dict(rounds=rounds, steps=steps, bytes=BYTES, numbers=NUMBERS)
-    result = dict(settings=settings, environment=environment(device), runs=[], failures={})
+    result = dict(settings=settings, environment=environment_info(device), runs=[], failures={})
     if again:
         result, skip = without(out, again, result['environment']), VARIANTS.keys() - again
         rounds, steps = (result['settings'][k] for k in ('rounds', 'steps'))

@@ -29,7 +29,7 @@ class Callback:
     unique = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        check_event_names(cls)
+        check_event_names(accept_old_names(cls))
     @property
     def name(self): return type(self).__name__
     def __repr__(self): return self.name
@@ -64,7 +64,7 @@ class Learner(BaseLearner):
 
 # %% ../nbs/04_callbacks.ipynb #0d0e4642
 @patch
-def _between(self:Learner, part, work, cancel):
+def _with_events(self:Learner, part, work, cancel):
     "Do `work` between the events of `part`; the exception `cancel` skips the rest of it"
     try:
         self(f'begin_{part}')
@@ -81,21 +81,21 @@ def all_batches(self:Learner):
 
 # %% ../nbs/04_callbacks.ipynb #d6a8d342
 @patch
-def _validation(self:Learner, dl=None):
+def _do_validate(self:Learner, dl=None):
     self.dl = self.dls.valid if dl is None else dl
     if self.dl is None: return
-    with torch.no_grad(): self._between('validate', self.all_batches, CancelValidException)
+    with torch.no_grad(): self._with_events('validate', self.all_batches, CancelValidException)
 
 @patch
-def _epoch(self:Learner):
+def _do_epoch(self:Learner):
     self.dl = self.dls.train
-    self._between('train', self._train, CancelTrainException)
-    self._validation()
+    self._with_events('train', self._do_train, CancelTrainException)
+    self._do_validate()
 
 @patch
-def _epochs(self:Learner):
+def _do_fit(self:Learner):
     for self.epoch in range(self.start_epoch, self.n_epoch):
-        self._between('epoch', self._epoch, CancelEpochException)
+        self._with_events('epoch', self._do_epoch, CancelEpochException)
 
 # %% ../nbs/04_callbacks.ipynb #124d2e59
 @patch
@@ -108,8 +108,8 @@ def fit(self:Learner,
         resume=False): # resume where the last `Checkpoint` was written (notebook training/checkpoint)?
     "Train for `n_epoch` epochs"
     with self.added_cbs(cbs):
-        self._ready(n_epoch, lr, wd, reset_opt, resume)
-        with self._fit_context(): self._between('fit', self._epochs, CancelFitException)
+        self._prepare_fit(n_epoch, lr, wd, reset_opt, resume)
+        with self._fit_context(): self._with_events('fit', self._do_fit, CancelFitException)
     return self
 
 # %% ../nbs/04_callbacks.ipynb #0d921bba
@@ -147,13 +147,13 @@ class Recorder(Callback):
     run_after = TrainEvalCallback
     def __init__(self, beta=0.98): # of the smoothed training loss
         self.beta = beta
-        self._forget()
+        self._reset()
 
-    def _forget(self):
+    def _reset(self):
         self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
 
     def begin_fit(self):
-        self._forget()
+        self._reset()
         self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
@@ -211,7 +211,7 @@ def validate(self:Learner,
              cbs=None): # callbacks for this validation only
     "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
     with self.preserve_state(cbs):
-        self._validation(dl)
+        self._do_validate(dl)
         return self.recorder.compute()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f

@@ -44,11 +44,11 @@ class Optimizer(BaseOptimizer):
         loss = self._begin_step(closure)
         if self.fused: fused_step(self)
         else:
-            for p,_,state,hyper in self.all_params(with_grad=True): self._step_one(p, state, hyper)
+            for p,_,state,hyper in self.all_params(with_grad=True): self._step_param(p, state, hyper)
         return loss
 
 @patch
-def _step_one(self:Optimizer, p, state, hyper):
+def _step_param(self:Optimizer, p, state, hyper):
     "Call every callback for parameter `p`, and write what it returns into `state`"
     for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **hyper}))
 

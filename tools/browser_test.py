@@ -133,14 +133,14 @@ def starts(browser, page, theme):
 def answers(browser, page, theme, size):
     "Knobs, keys, buttons and the map move the numbers, and these are the library's"
     from imagenette_train.momentum import SGD
-    from imagenette_train.course.toy_problems import descend
+    from imagenette_train.course.toy_problems import descent_path
     at = Page(browser, size)
     figure = at.go_file(page).first
     def compare(what):
         "Is the distance on the page that of the library?"
         text = said(figure)
         lr, mom, step = number(text, 'lr'), number(text, 'mom'), int(number(text, 'step'))
-        true = descend(partial(SGD, lr=lr, mom=mom))[step].norm().clamp(min=1e-6).item()
+        true = descent_path(partial(SGD, lr=lr, mom=mom))[step].norm().clamp(min=1e-6).item()
         right = true > 10 if 'out of range' in text else abs(number(text, 'distance')/true - 1) < 0.01
         at.check(right, f'{what}: {text}, but the library says {true:.3g}')
         shown = figure.locator('td').last.text_content()

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 import pretend
 from imagenette_train.core import fused
-from imagenette_train.optim import recent, variants as recipes
+from imagenette_train.optim import muon, schedule_free, variants as recipes
 from imagenette_train.training import checkpoint
 from imagenette_train.all import *
 from imagenette_train.baseline import profile_learner
 from imagenette_train.experiments.runner import Profile, profile_data, timed_fit
-from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.vision.synthetic import generate_images
 from imagenette_train.course.toy_problems import tiny_net, tiny_images
 
 torch.set_num_threads(1)
@@ -73,12 +73,12 @@ def steps(log, dls):
         said = ', '.join(f'{v:.0f} at {k}' for k,v in waits.items()) or 'none'
         print(f'a step in {prec}: {launches(step.seen)/step.batches:.0f} launches; waits: {said}')
 
-def runs(dls):
+def run_configs(dls):
     "A run of the chapter is warm before the clock starts, its model recorded, and leaves no trace of that"
     learn = profile_learner(size, dls, opt_func=SGD).to_bf16()
     learn.logger = None
     res = timed_fit(learn, lambda learn: learn.fit(1, 1e-3))
-    assert res['warm_up_learner'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
+    assert res['warm_up'] > 0 and res['recording'] > 0 and len(res['epochs']) == 1
     assert learn.opt_func.keywords == dict(fused='flat') and 'forward' not in vars(learn.model)
     print('a run: warmed up, recorded, flat')
 
@@ -115,7 +115,7 @@ def stepped(make, device, **kwargs):
 
 def optimizers(log):
     "Every optimizer, per parameter and flat, makes of the same gradients what it makes on the CPU"
-    makes = {k: getattr(m, k) for m in (recipes, recent) for k in m.__all__ if k[0].isupper()}
+    makes = {k: getattr(m, k) for m in (recipes, schedule_free, muon) for k in m.__all__ if k[0].isupper()}
     del makes['Lookahead']
     makes.update(SGD=partial(SGD, mom=0.9, wd=0.1), Adam=partial(Adam, wd=0.1), RMSProp=RMSProp)
     for name,make in makes.items():
@@ -171,12 +171,12 @@ def main():
     warnings.simplefilter('error')
     warnings.filterwarnings('ignore', message='fused: ')
     fused.compile_kernel = as_one_kernel
-    checkpoint._same += (pretend.Pretend,) # plain data, as a tensor on a real device
+    checkpoint._plain_types += (pretend.Pretend,) # plain data, as a tensor on a real device
     torch.cuda.make_graphed_callables = emulated_cuda_graph
     with pretend.cuda() as log:
         dls = batches(log)
         steps(log, dls)
-        runs(dls)
+        run_configs(dls)
         sweeps(log, profile_learner(Profile('whole'), dls, opt_func=SGD).model)
         optimizers(log)
         resumed()

@@ -40,7 +40,8 @@ def contents(sdist, wheel):
     "Everything that is promised is inside, and nothing else"
     with zipfile.ZipFile(wheel) as z: inside = set(z.namelist())
     with tarfile.open(sdist) as t: sources = {n.partition('/')[2] for n in t.getnames()}
-    modules = {p.relative_to(root).as_posix() for p in (root/lib).rglob('*.py')}
+    modules = {p.relative_to(root).as_posix()
+               for pattern in ('*.py', 'static/*') for p in (root/lib).rglob(pattern)}
     results = {f'{lib}/_results/{p.relative_to(root/"results")}' for p in (root/'results').rglob('*.json')}
     assert modules | results <= inside, sorted((modules | results) - inside)
     strange = {n for n in inside - modules - results if '.dist-info/' not in n}

@@ -5,7 +5,7 @@ name yet, it says so."""
 import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
-from imagenette_train.baseline import runs
+from imagenette_train.baseline import run_configs
 from imagenette_train.experiments.runner import load_results
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard_table, variants
@@ -27,7 +27,7 @@ def results(folder, known, key):
 
 def trained(profile):
     "What stands in the README for a profile: a line about the conditions, and the table"
-    found = results(profile, runs, 'run')
+    found = results(profile, run_configs, 'run')
     s, env = found[0]['settings'], found[0]['environment']
     p, data = s['profile'], s['data']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
@@ -37,9 +37,9 @@ def trained(profile):
 
 def took(found):
     "Seconds of a run's epochs, where they were trained warm and so can be compared"
-    if not all('warm_up_learner' in o for o in found): return ''
+    if not all('warm_up' in o for o in found): return ''
     secs = [sum(e['seconds'] for e in o['epochs']) for o in found]
-    warm = max(o['warm_up_learner'] for o in found)
+    warm = max(o['warm_up'] for o in found)
     return (f" All epochs of a run, validation included: {min(secs):.2f} to {max(secs):.2f} s, after a "
             f"warm-up (at most {warm:.1f} s, not counted).")
 
@@ -98,11 +98,11 @@ def recorded(folder):
 
 def finding(name):
     "What the detective story of notebook 05 ends with, in figures"
-    at = lambda run: [o['epochs'][-1]['accuracy'] for o in results('quick-cpu', runs, 'run')
+    at = lambda run: [o['epochs'][-1]['accuracy'] for o in results('quick-cpu', run_configs, 'run')
                       if o['settings']['run'] == run]
     book, mended, adam = (format_mean_std([100*a for a in at(run)], 1).split(' ')[0]
                           for run in ('rmsprop', 'rmsprop_damped', 'adam'))
-    beta = float(re.search(r'sqr_mom=([\d.]+)', runs['rmsprop'].opt)[1])
+    beta = float(re.search(r'sqr_mom=([\d.]+)', run_configs['rmsprop'].opt)[1])
     factor = f'{(1-beta)**-0.5:.0f}'
     return (f"**The book's RMSProp ran at 1/{factor} of a good learning rate.** Its code adds squared "
             "gradients up where its formula averages them, so each step is divided by a number "

@@ -81,7 +81,7 @@ def report(a, results):
 
 def results_of(a): return a.out/'results' if a.rehearse else root/'results'
 
-def preserve_state():
+def asked():
     "What the command line asks for"
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', help="Imagenette's folder")

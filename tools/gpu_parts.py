@@ -7,12 +7,12 @@ from pathlib import Path
 from unittest.mock import patch
 import torch
 from torch import nn
-from imagenette_train.optim import recent, variants as recipes
+from imagenette_train.optim import muon, schedule_free, variants as recipes
 from imagenette_train.all import *
 from imagenette_train.core import fused as fused_module
-from imagenette_train.baseline import chapter_runs, profile_learner, runs
+from imagenette_train.baseline import chapter_runs, profile_learner, run_configs
 from imagenette_train.experiments.runner import Profile, profile_data, profiles
-from imagenette_train.vision.imagenette import generate_images
+from imagenette_train.vision.synthetic import generate_images
 from imagenette_train.experiments.results import environment_info
 from imagenette_train.experiments.reproduce import reproduce
 from imagenette_train.course.toy_problems import tiny_net, tiny_images
@@ -94,7 +94,7 @@ def launch_cost(p):
 # --- checks: does it work?
 
 def checks(p):
-    every = {k: getattr(m, k) for m in (recipes, recent) for k in m.__all__ if k[0].isupper()}
+    every = {k: getattr(m, k) for m in (recipes, schedule_free, muon) for k in m.__all__ if k[0].isupper()}
     del every['Lookahead']
     every.update(SGD=SGD, momentum=partial(SGD, mom=.9), RMSProp=partial(RMSProp, mom=.9), Adam=Adam)
     if p.rehearse: every = {k: every[k] for k in ('Adam', 'Lion', 'LAMB')}
@@ -322,7 +322,7 @@ def variant_config(p, dls, prec, kwargs, cbs):
 def total(result): return sum(e['seconds'] for e in result['epochs'])
 
 def the_runs(p):
-    names = ['adam', 'sgd_cb'] if p.rehearse else list(runs)
+    names = ['adam', 'sgd_cb'] if p.rehearse else list(run_configs)
     out = p.results/f'chapter-{p.device.type}'
     done = reproduce(p.data, p.profile, p.device.type, p.seeds, names, out, retrain=True)
     for r in names:
@@ -334,7 +334,7 @@ def the_runs(p):
 def how_fast(p, done):
     longest = max(total(o) for o in done if o['settings']['run'] in chapter_runs)
     p.say('3 epochs with validation, warm: longest', f'{longest:.2f} s (the aim: under 3)')
-    for k in ('warm_up_learner', 'recording'): p.say(f'{k}, s', said(o[k] for o in done))
+    for k in ('warm_up', 'recording'): p.say(f'{k}, s', said(o[k] for o in done))
 
 def said(values, digits=2): return ', '.join(f'{v:.{digits}f}' for v in values)
 
@@ -418,7 +418,7 @@ def pretended():
     "A pretended GPU around a part"
     import check_cuda, pretend
     from imagenette_train.training import checkpoint
-    checkpoint._same += (pretend.Pretend,)
+    checkpoint._plain_types += (pretend.Pretend,)
     fused_module.compile_kernel = check_cuda.as_one_kernel
     torch.cuda.make_graphed_callables = emulated_cuda_graph
     return pretend.cuda()

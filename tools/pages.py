@@ -17,7 +17,7 @@ texts = dict(benchmarks='BENCHMARKS.md', contributing='CONTRIBUTING.md', changes
 
 # --- nbdev's part
 
-def warm_up_learner():
+def warm_up():
     "Import once what nearly every notebook imports, before processes are forked"
     os.environ.update(MPLBACKEND='agg', IN_TEST='1', TQDM_DISABLE='1')
     import torch, torchvision, matplotlib.pyplot, nbdev.showdoc # noqa: F401
@@ -40,7 +40,7 @@ def process(path):
 
 def process_all():
     "Every notebook processed, in processes of their own"
-    warm_up_learner()
+    warm_up()
     os.chdir(root)
     kind = 'spawn' if sys.platform == 'darwin' else 'fork'
     with multiprocessing.get_context(kind).Pool(min(2, os.cpu_count()), maxtasksperchild=1) as pool:

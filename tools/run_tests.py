@@ -55,7 +55,7 @@ def readme_filled():
 
 def example_runs():
     "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
-    from imagenette_train.vision.imagenette import generate_images
+    from imagenette_train.vision.synthetic import generate_images
     text = (root/'README.md').read_text(encoding='utf-8')
     code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
     smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
@@ -76,10 +76,10 @@ def example_runs():
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
-    from imagenette_train.experiments.reproduce import stale
+    from imagenette_train.experiments.reproduce import stale_files
     folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
     return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
-            for f in folders for name in stale(f)]
+            for f in folders for name in stale_files(f)]
 
 def packed():
     "Wheel and sdist install in an empty folder, and a notebook runs there"

@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from imagenette_train.all import *
 from imagenette_train.course.toy_problems import *
-from imagenette_train.training.callback_checks import Asks, copies, cross, crossings, events_asked, questions, refused, shipped
+from imagenette_train.training.callback_checks import (Asks, copies, cross, crossings, events_asked,
+                                                      questions, refused, shipped)
+questions['interpret'] = lambda learn: learn.interpret() # from vision, above the rooms of training
 torch.set_num_threads(1)
 
 class Noisy(torch.utils.data.Dataset):
@@ -271,7 +273,7 @@ def sequences(n_examples, n_steps):
 def rules(n, tmp):
     "Callbacks, alone and in pairs, crossed with questions (`n` crossings, or all): how many differences"
     def half(k):
-        with contextlib.redirect_stdout(io.StringIO()): found = cross(n, part=(k, 2)) # `check_answer` prints
+        with contextlib.redirect_stdout(io.StringIO()): found = cross(n, part=(k, 2)) # `cross` prints
         atomic_write_text(tmp/f'crossed{k}.json', json.dumps(found))
     for pid in [child(half, k) for k in (0, 1)]: assert os.waitpid(pid, 0)[1] == 0, 'the crossing failed'
     wrong = [w for k in (0, 1) for w in json.loads((tmp/f'crossed{k}.json').read_text())]

@@ -3,9 +3,9 @@ what is broken.
 
 The spine is the six numbered notebooks. Words are those of prose; lines are lines of code that are neither
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
-are tagged `define_exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
+are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
-import ast, importlib, json, re, statistics, subprocess, sys
+import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize
 from collections import Counter
 from pathlib import Path
 import opening
@@ -14,7 +14,26 @@ from radon.complexity import cc_visit
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
 spine = ['00_optimizer', '01_momentum', '02_rmsprop', '03_adam', '04_callbacks', '05_baseline']
-most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=30, complexity=12)
+most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=30, complexity=12, entries=18,
+            names_in_all=300, column=48, piece=20)
+
+# Who may import whom: for the modules of each folder, the folders and the modules of the spine that they may
+# import. CONTRIBUTING has this table, too.
+_course = ['optimizer', 'momentum', 'rmsprop', 'adam']
+may_import = dict(
+    core        = ['core'],
+    optim       = ['core', *_course, 'optim'],
+    training    = ['core', *_course, 'callbacks', 'optim', 'training'],
+    vision      = ['core', *_course, 'callbacks', 'optim', 'training', 'vision'],
+    course      = ['core', *_course, 'callbacks', 'optim', 'training', 'course'],
+    experiments = ['core', *_course, 'callbacks', 'optim', 'training', 'vision', 'baseline', 'experiments'],
+    optimizer   = ['core'],
+    momentum    = ['core', 'optimizer'],
+    rmsprop     = ['core', 'optimizer', 'momentum'],
+    adam        = ['core', 'optimizer', 'momentum', 'rmsprop'],
+    callbacks   = ['core', *_course],
+    baseline    = ['core', *_course, 'callbacks', 'training', 'vision'],
+    all         = ['core', *_course, 'callbacks', 'baseline', 'optim', 'training', 'vision'])
 
 # --- reading
 
@@ -35,6 +54,11 @@ def exported_sizes():
     "Number of exported cells; median, 95th percentile and largest number of their lines"
     sizes = [len(code_lines(s)) for p in notebooks() for s in cells(p, 'code') if is_exported(s)]
     return len(sizes), statistics.median(sizes), statistics.quantiles(sizes, n=20)[-1], max(sizes)
+
+def spine_median():
+    "Median number of lines of the exported cells of the six notebooks"
+    paths = [root/f'nbs/{n}.ipynb' for n in spine]
+    return statistics.median(len(code_lines(s)) for p in paths for s in cells(p, 'code') if is_exported(s))
 
 def modules():
     "Name of each module of the package -> its path"
@@ -69,6 +93,7 @@ def too_large():
     _, median, p95, _ = exported_sizes()
     wrong = []
     if median > most['exported_median']: wrong.append(f"median {median}; at most {most['exported_median']}")
+    if (own := spine_median()) > most['exported_median']: wrong.append(f"the six: median {own}")
     if p95 >= most['exported_p95']: wrong.append(f"95 % up to {p95:.0f}; under {most['exported_p95']}")
     return wrong
 
@@ -110,6 +135,96 @@ def circles():
     for n in graph: visit(n, [])
     return wrong
 
+not_in_all = ['training.callback_checks'] # a harness for tests of one's own callbacks
+
+def folder_of(module):
+    "The folder of a module, or its own name if it stands at the top"
+    return module.partition('.')[0]
+
+def arrows_up():
+    "No folder imports from one above it (`may_import`), and nobody imports the course"
+    return [f'{n} imports {m}' for n,p in modules().items() for m in sorted(imports(p))
+            if folder_of(m) not in may_import[folder_of(n)]]
+
+def star_imports(tree, path):
+    "The modules of ours from which a module imports everything, by the name that it writes"
+    for n in ast.walk(tree):
+        if isinstance(n, ast.ImportFrom) and n.level and n.names[0].name == '*':
+            up = path.relative_to(root).parts[:-n.level]
+            yield '.'.join([*up, n.module])
+
+def patched_in(path):
+    "Does a module add methods to classes of another (`@patch`, or an attribute that is assigned)?"
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    own = {n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    patched = {a.annotation.id for n in tree.body if isinstance(n, ast.FunctionDef) for a in n.args.args[:1]
+               if n.decorator_list and isinstance(a.annotation, ast.Name)}
+    assigned = {t.value.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets
+                if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name)}
+    return bool((patched | {o for o in assigned if o[:1].isupper()}) - own)
+
+def idle_stars():
+    "A star import gives something: a name that the code uses, or methods patched onto a class"
+    wrong, known = [], modules()
+    for name,path in known.items():
+        if name == 'all': continue
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        for m in star_imports(tree, path):
+            gives = set(importlib.import_module(m).__all__)
+            if not gives & used and not patched_in(known[m.partition('.')[2]]):
+                wrong.append(f'{name}: nothing of {m} is used')
+    return wrong
+
+def broken_strings():
+    "No string is broken in mid-sentence, so that a piece of it stands alone on its line"
+    wrong = []
+    for p in notebooks():
+        for s in cells(p, 'code'):
+            try: toks = list(tokenize.generate_tokens(io.StringIO(s).readline))
+            except (tokenize.TokenError, IndentationError): continue # a magic
+            strings = [(a, b) for a,b in zip(toks, toks[1:] + toks[:1]) if a.type == tokenize.STRING]
+            for i,(t,_) in enumerate(strings[1:-1], 1):
+                before, after = strings[i-1], strings[i+1]
+                alone = t.line.strip() == t.string
+                joined = before[1].type == tokenize.NL and after[0].start[0] == t.start[0]+1
+                if alone and joined and len(t.string) < most['piece'] and '\\n' not in t.string:
+                    wrong.append(f'{opening.name_of(p)}: {t.string}')
+    return wrong
+
+def far_right():
+    "No line continues far to the right, where two named values would read better"
+    found = []
+    for p in notebooks():
+        for s in filter(is_exported, cells(p, 'code')):
+            rows = code_lines(s)
+            found += [f'{opening.name_of(p)}: {l.strip()[:60]}' for l in rows
+                      if len(l) - len(l.lstrip()) >= most['column'] and not l.strip().startswith('#')]
+    return found
+
+def all_seen():
+    "All tools see every notebook that git knows, and no module is without one"
+    cmd = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', 'nbs/*.ipynb']
+    p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
+    known = {o for o in p.stdout.split() if (root/o).exists()}
+    seen = {o.relative_to(root).as_posix() for o in notebooks()}
+    wrong = [f'not the same: {o}' for o in sorted(known ^ seen)] if p.returncode == 0 else []
+    made = {m[1] for o in notebooks() for s in cells(o, 'code')
+            if (m := re.search(r'^#\s*\|\s*default_exp ([\w.]+)', s, re.M))}
+    return wrong + [f'module without a notebook, or the other way round: {o}' for o in sorted(made ^ set(modules()))]
+
+def top_entries(): return sorted(p.name for p in (root/'nbs').iterdir() if not p.name.startswith('.'))
+
+def crowded():
+    "The course is seen at one glance: few entries at the top of nbs/"
+    found = top_entries()
+    return [] if len(found) <= most['entries'] else [f"{len(found)}: {', '.join(found)}"]
+
+def too_many_names():
+    "`all` is the library, not everything: few names"
+    n = len(importlib.import_module('imagenette_train.all').__all__)
+    return [] if n <= most['names_in_all'] else [f"{n} names; at most {most['names_in_all']}"]
+
 def twice():
     "A name has one meaning: no two modules define the same public name"
     owner, wrong = {}, []
@@ -131,8 +246,9 @@ def disagree():
     wrong += [f'README lacks {n}' for n in spine if f'nbs/{n}.ipynb' not in read('README.md')]
     linked = set(re.findall(r'nbs/([\w/]+)\.ipynb', read('README.md'))) - {'index'}
     wrong += [f'README links to {n}, which is not there' for n in sorted(linked - names)]
-    starred = imports(modules()['all'])
-    return wrong + [f'all lacks or invents {n}' for n in sorted(set(modules()) - {'all'} ^ starred)]
+    starred, apart = imports(modules()['all']), {'all', *not_in_all}
+    library = {n for n in modules() if folder_of(n) not in ('course', 'experiments')} - apart
+    return wrong + [f'all lacks or invents {n}' for n in sorted(library ^ starred)]
 
 def exercise_cells(path):
     "The exercises of a notebook: name, grade, and their cells after the question"
@@ -161,10 +277,11 @@ def exercise_faults(name, grade, cells):
     if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
     (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
     folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]
+    asked = rf"check_answer\('{name}', .+\)"
     rules = {f"its grade is one of {', '.join(exercise_grades)}": grade in exercise_grades,
-             "its key calls exercise(NAME, ...)": f"exercise('{name}'" in key,
-             "its check is one line": re.fullmatch(rf"check\('{name}', .+\)", check.strip()) is not None,
-             "its solution ends with solution(NAME, ...)": f"solution('{name}'" in solution,
+             "its key calls define_exercise(NAME, ...)": f"define_exercise('{name}'" in key,
+             "its check is one line": re.fullmatch(asked, check.strip()) is not None,
+             "its solution ends with check_solution(NAME, ...)": f"check_solution('{name}'" in solution,
              "its key and its solution are folded": all(folded),
              "its key is hidden on the site": key.startswith('#| hide'),
              "its solution is folded on the site": solution.startswith('#| code-fold: true'),
@@ -189,8 +306,8 @@ def ruff():
     p = subprocess.run(cmd, cwd=root, capture_output=True, text=True)
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
-checks = [too_long, too_large, too_wide, too_complex, circles, twice, disagree, opened,
-          exercises_whole, ruff]
+checks = [all_seen, crowded, too_long, too_large, too_wide, far_right, broken_strings, too_complex, circles,
+          arrows_up, idle_stars, twice, too_many_names, disagree, opened, exercises_whole, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"
@@ -200,10 +317,15 @@ def table():
     for r in [*rows, together]: print(f'{r[0]:>18} {r[1]:6} {r[2]:6}')
     n, median, p95, largest = exported_sizes()
     print(f"\n{n} exported cells; lines: median {median}, 95 % up to {p95:.0f}, largest {largest}")
-    print(f"{len(modules())} modules\n", flush=True)
+    print(f"exported cells of the six: median {spine_median()}")
+    known = modules()
+    arrows = [(n, m) for n,p in known.items() if n != 'all' for m in imports(p)]
+    print(f"{len(notebooks())} notebooks, {len(top_entries())} entries at the top of nbs/; {len(known)} modules, "
+          f"{len(arrows)} imports; {len(importlib.import_module('imagenette_train.all').__all__)} names in all\n",
+          flush=True)
 
 def report(check):
-    "Print what `check_answer` finds; was anything wrong?"
+    "Print what `check` finds; was anything wrong?"
     wrong = check()
     print(f"{'FAILED' if wrong else 'ok':>7}  {check.__doc__}", *wrong, sep='\n           ', flush=True)
     return bool(wrong)

@@ -11,17 +11,15 @@ from functools import partial
 from types import SimpleNamespace
 import torch
 from torch import fx
-from fastcore.basics import patch
 from .hypers import *
 from .param_groups import *
 from .tracing import *
-from .tracing import _NotYet, _is_num
-
-# %% ../../nbs/core/fused.ipynb #d0a3ea9f
-_kernels = {}
+from .tracing import _StateIncomplete, _is_num
 
 # %% ../../nbs/core/fused.ipynb #5b110004
-def _factors(factors, like):
+_kernels = {} # those that were compiled in this process
+
+def _factor_tensor(factors, like):
     "The factors of a sweep as a tensor, exact enough for `like`; sent to its device without waiting for it"
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.tensor(factors, dtype=dtype).to(like.device, non_blocking=True)
@@ -29,14 +27,15 @@ def _factors(factors, like):
 # %% ../../nbs/core/fused.ipynb #a4de7ed1
 _probe = 2**18 # elements of the tensors that a kernel is compiled and tried with
 
+# %% ../../nbs/core/fused.ipynb #4b409f8e
 class _Kernel:
     "A compiled sweep for flat tensors of any length from 2 on"
     def __init__(self, graph, n_factors):
         self.names = [n.name for n in graph.nodes if n.op == 'placeholder']
         self.n_factors, self.direct = n_factors, None
         sweep = type(fx.GraphModule({}, graph)).forward
-        self.checked = partial(torch.compile(sweep, dynamic=True, fullgraph=True,
-                                             backend=self._compile), None)
+        compiled = torch.compile(sweep, dynamic=True, fullgraph=True, backend=self._compile)
+        self.checked = partial(compiled, None)
 
     def _compile(self, gm, inputs):
         "Inductor's work, with all its checks; the bare sweep inside is kept, if we know what it wants"
@@ -47,12 +46,12 @@ class _Kernel:
             return made[-1]
         checked = compile_fx(gm, inputs, inner_compile=inner)
         names = [n.name.lower() for n in gm.graph.nodes if n.op == 'placeholder']
-        order = [self._wanted(name, v) for name,v in zip(names, inputs)]
+        order = [self._position_of(name, v) for name,v in zip(names, inputs)]
         if made and None not in order:
             self.direct, self.pick = getattr(made[-1], 'current_callable', None), operator.itemgetter(*order)
         return checked
 
-    def _wanted(self, name, v):
+    def _position_of(self, name, v):
         "Where in `(*tensors, length, number of factors)` stands what Inductor wants; None if we cannot tell"
         if isinstance(v, torch.SymInt): return {_probe: -2, self.n_factors: -1}.get(int(v.node.hint))
         known = {f'l_{k}_'.lower(): i for i,k in enumerate(self.names)}
@@ -69,16 +68,16 @@ def _try_kernel(f, prog, like, factors):
     gen = torch.Generator().manual_seed(0)
     want = [(torch.rand(_probe, generator=gen) + 0.5).to(t) for t in like]
     tries = [[t.clone() for t in want] for _ in range(2)]
-    for ts in tries: f(*ts, _factors(factors, like[0])) # the first compiles, the second calls directly
+    for ts in tries: f(*ts, _factor_tensor(factors, like[0])) # the first compiles, the second calls directly
     prog.tensors(*want, factors)
     tol = 100*torch.finfo(like[0].dtype).eps
     for got in tries:
-        if any(torch.isclose(a, b, rtol=tol, atol=tol,
-                             equal_nan=True).float().mean() < 0.999 for a,b in zip(got, want)):
+        same = [torch.isclose(a, b, rtol=tol, atol=tol, equal_nan=True) for a,b in zip(got, want)]
+        if any(s.float().mean() < 0.999 for s in same):
             raise AssertionError("the compiled kernel gives other numbers than the callbacks")
 
 # %% ../../nbs/core/fused.ipynb #03b5a7e4
-def _registers():
+def _simd_options():
     "256 bits at a time where a CPU has 512: a sweep waits for the memory, not for arithmetic"
     wide = hasattr(torch.backends, 'cpu') and torch.backends.cpu.get_cpu_capability() == 'AVX512'
     return {'cpp.simdlen': 256} if wide else {}
@@ -98,7 +97,7 @@ def compile_kernel(prog, # a `TracedStep`
             f = _Kernel(prog.tensors_graph, len(factors))
             trusted = {'cpp.vec_isa_ok': True} if quick else {}
             # (from the cache of whole graphs we would not see the bare sweep; kernels have their own cache)
-            with (config.patch({'compile_threads': 1, **_registers(), **trusted}),
+            with (config.patch({'compile_threads': 1, **_simd_options(), **trusted}),
                   aot.patch(enable_autograd_cache=False)): _try_kernel(f, prog, like, factors)
             break
         except Exception as e: f, error = None, e
@@ -118,18 +117,16 @@ def _flat(t):
     return t.data.as_strided((t.numel(),), (1,)) # `data`: autograd does not count what is written to it
 
 # %% ../../nbs/core/fused.ipynb #5b110001
-def _in_step(g, p):
+def _match_strides(g, p):
     "Gradient `g` with the strides of `p`, where they differ only along axes of length 1"
     if g.stride() == p.stride() or g.layout is not torch.strided: return g
     same = all(a == b or n == 1 for a,b,n in zip(g.stride(), p.stride(), p.shape))
     return g.as_strided(p.shape, p.stride()) if same else g
 
-# %% ../../nbs/core/fused.ipynb #5b110002
-def _like(t, p):
+def _in_layout_of(t, p):
     "`t` in the memory layout of `p`: itself, or a copy"
     return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
 
-# %% ../../nbs/core/fused.ipynb #c8dbca10
 def _views(buf, ps):
     "Pieces of `buf`, one after the other, in the shapes and layouts of `ps`"
     starts = [0, *torch.tensor([p.numel() for p in ps]).cumsum(0).tolist()]
@@ -141,20 +138,7 @@ def _key(state, hyper):
     kind = lambda v: type(v) if _is_num(v) else v.dtype if isinstance(v, torch.Tensor) else repr(v)
     return tuple((k, kind(v)) for d in (state, hyper) for k,v in d.items())
 
-# %% ../../nbs/core/fused.ipynb #58899606
-def _as_planned(states, names, held, fixed):
-    "Is the state still what was laid out: these tensors, these flags, and numbers that all share?"
-    first = states[0]
-    # `map` and `is_` run without Python's own steps: this is looked at in every step of a training
-    try: same_tensors = all(all(map(operator.is_, map(operator.itemgetter(k), states), ts))
-                            for k,ts in zip(names, held))
-    except KeyError: return False
-    if not same_tensors or len(set(map(len, states))) > 1: return False
-    shared = [(k, v) for k,v in first.items() if _is_num(v)] + fixed
-    return all(s.get(k) == v for k,v in shared for s in states)
-
-# %% ../../nbs/core/fused.ipynb #2641305e
-class _Kind:
+class _ParamKind:
     "Parameters with the same program and the same numbers, in lots"
     def __init__(self, ps, states, names, lots):
         self.ps, self.states, self.names, self.lots = ps, states, names, lots
@@ -166,13 +150,13 @@ class _Kind:
 class _Single:
     "One tensor that is stepped where it lies"
     def __init__(self, p, state, names):
-        for k in names: state[k] = _like(state[k], p)
+        for k in names: state[k] = _in_layout_of(state[k], p)
         self.param, self.p, self.plain = p, _flat(p), p.is_contiguous()
         self.state = [_flat(state[k]) for k in names]
 
     def run(self, f, writes_grad):
         p, g = self.param, self.param.grad
-        if not (self.plain and g.is_contiguous()): g = _like(g, p)
+        if not (self.plain and g.is_contiguous()): g = _in_layout_of(g, p)
         f(self.p, g.view(-1) if self.plain else _flat(g), *self.state)
         if writes_grad and g is not p.grad: p.grad.copy_(g)
 
@@ -196,7 +180,7 @@ class _Packed:
 
     def run(self, f, writes_grad):
         grads = [p.grad for p in self.ps]
-        for i in self.odd: grads[i] = _in_step(grads[i], self.ps[i])
+        for i in self.odd: grads[i] = _match_strides(grads[i], self.ps[i])
         self._gather(self.p, self.flat_ps, self.ps_in, self.ps)
         self._gather(self.g, grads if self.rows else None, self.gs_in, grads)
         f(self.p, self.g, *self.state)
@@ -208,14 +192,138 @@ class _Packed:
         if buf.is_cpu and flat is not None: torch.cat(flat, out=buf)
         else: torch._foreach_copy_(views, ts)
 
-# %% ../../nbs/core/fused.ipynb #f1a70001
+# %% ../../nbs/core/fused.ipynb #0e8aaa36
+class _Programs:
+    "The part of a fused step that finds the program for a kind of parameter"
+    def _program(self, state, hyper):
+        "The program for this state and hypers, and what its numbers come to; None if the state is incomplete"
+        progs, entries = self.programs.setdefault(_key(state, hyper), []), {**state, **hyper}
+        for prog in progs:
+            try: guards, factors, new = prog.numbers(*(entries[k] for k in prog.number_names))
+            except ArithmeticError: continue # numbers of another branch
+            if list(map(bool, guards)) == prog.guards: return prog, factors, new
+        if len(progs) == 8:
+            raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
+        try: prog = TracedStep(self.opt.cbs, state, hyper)
+        except _StateIncomplete: return None
+        check_traced_step(prog, state, hyper)
+        progs.append(prog)
+        return self._program(state, hyper)
+
+# %% ../../nbs/core/fused.ipynb #9bebe521
+class _Lots:
+    "The part of a fused step that lays parameters of one kind out"
+    def _lay_out(self, ps, hyper):
+        "The parameters `ps`, all of one kind, in lots; None before their state is complete"
+        state = self.opt.state
+        found = self._program(state[ps[0]], hyper)
+        if found is None: return None
+        names, (large, small) = found[0].tensor_names, self._sort(ps)
+        lots = [_Single(p, state[p], names) for p in large]
+        lots += [_Packed(qs, [state[p] for p in qs], names, self._staging(qs[0])) for qs in small]
+        return _ParamKind(ps, [state[p] for p in ps], names, lots)
+
+    def _sort(self, ps):
+        "Large parameters, and lists of small ones"
+        from_, most = self._sizes_on(ps[0].device)
+        large, small, room = [p for p in ps if p.numel() >= from_], [], 0
+        for p in ps:
+            if p.numel() >= from_: continue
+            if p.numel() > room:
+                small.append([])
+                room = most
+            small[-1].append(p)
+            room -= p.numel()
+        return large, small
+
+    def _staging(self, p):
+        "Two buffers into which weights and gradients of a lot are copied; none is larger than a lot can be"
+        kind = p.dtype, p.device
+        if kind not in self.buffers:
+            n = sum(q.numel() for ps in self.opt.param_lists for q in ps if (q.dtype, q.device) == kind)
+            n = min(n, self._sizes_on(p.device)[1])
+            self.buffers[kind] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
+        return self.buffers[kind]
+
+    def _sizes_on(self, device): return self.sizes.get(device.type, (2**20, 2**22))
+
+# %% ../../nbs/core/fused.ipynb #7ea92967
+def _fits_kernel(p):
+    "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
+    plain = p.is_floating_point() and p.grad.layout is torch.strided
+    return plain and p.numel() > 1 and _flat(p) is not None
+
+class _Plans:
+    "The part of a fused step that sorts parameters into kinds"
+    def _plan(self, ps, hyper):
+        "Sorts the parameters `ps` into those that kernels step, and the rest"
+        alike, kinds, rest, final = {}, [], [], True
+        for p in ps:
+            state = self.opt.state[p]
+            self._check_state(p, state)
+            numbers = [v for v in state.values() if _is_num(v)]
+            if not _fits_kernel(p): rest.append(p)
+            else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
+        for qs in alike.values():
+            kind = self._lay_out(qs, hyper)
+            if kind is None: rest, final = rest+qs, False
+            else: kinds.append(kind)
+        return SimpleNamespace(ps=ps, kinds=kinds, rest=rest, final=final, hyper_key=_key({}, hyper))
+
+    def _check_state(self, p, state):
+        "Move the state of `p` to its device; an error unless its tensors have the shape of `p`"
+        for k,v in state.items():
+            if isinstance(v, torch.Tensor) and v.shape != p.shape:
+                raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} keep a state {k!r} of shape "
+                                 f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
+        move_state_to(state, p)
+
+# %% ../../nbs/core/fused.ipynb #58899606
+def _state_unchanged(states, names, held, fixed):
+    "Is the state still what was laid out: these tensors, these flags, and numbers that all share?"
+    first = states[0]
+    # `map` and `is_` run without Python's own steps: this is looked at in every step of a training
+    try: same_tensors = all(all(map(operator.is_, map(operator.itemgetter(k), states), ts))
+                            for k,ts in zip(names, held))
+    except KeyError: return False
+    if not same_tensors or len(set(map(len, states))) > 1: return False
+    shared = [(k, v) for k,v in first.items() if _is_num(v)] + fixed
+    return all(s.get(k) == v for k,v in shared for s in states)
+
+# %% ../../nbs/core/fused.ipynb #2f5d3a7a
+class _PlanChecks:
+    "The part of a fused step that sees whether a plan still holds"
+    def _same_entries(self, state):
+        "Are these the very entries that `opt.state` had after the last step?"
+        ps, states = self.known
+        if state is not self.known_in or len(state) != len(ps): return False
+        return all(map(operator.is_, state, ps)) and all(map(operator.is_, state.values(), states))
+
+    def _fits(self, plan, ps, hyper):
+        "Is everything still as it was when `plan` was made?"
+        if not plan.final or plan.hyper_key != _key({}, hyper): return False
+        if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
+        return all(map(self._unchanged, plan.kinds))
+
+    def _unchanged(self, kind):
+        "Are weights and state of `kind` where they were?"
+        same_states = self.unmoved or all(self.opt.state[p] is s for p,s in zip(kind.ps, kind.states))
+        in_place = same_states and [p.data_ptr() for p in kind.ps] == kind.ptrs
+        return in_place and _state_unchanged(kind.states, kind.names, kind.held, kind.fixed)
+
+# %% ../../nbs/core/fused.ipynb #c797d0cb
+def _call_with_factors(k, factors, *ts): k(*ts, factors)
+def _chunked(prog, factors, *ts, size=2**18): # pieces are for the cache of a CPU; a GPU takes all at once
+    if ts[0].device.type != 'cpu': return prog.tensors(*ts, factors)
+    for part in zip(*(t.split(size) for t in ts)): prog.tensors(*part, factors)
+
 def _fused_mode(opt):
     "True for a compiled sweep, or 'flat' for an uncompiled one; an error if `opt.fused` is something else"
     if opt.fused in (True, 'flat'): return opt.fused
     raise ValueError(f"fused={opt.fused!r}: give True (compiled), 'flat' (not compiled) or False")
 
 # %% ../../nbs/core/fused.ipynb #e9670ff4
-class FusedStep:
+class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
     "Steps an `Optimizer` by sweeps; everything is made ready before the first weight moves"
     # elements: from where a tensor is large, and the most in a lot
     sizes = dict(cpu=(2**15, 2**18), cuda=(2**25, 2**25))
@@ -228,152 +336,35 @@ class FusedStep:
 
     def __call__(self):
         state = self.opt.state
-        self.unmoved = self._holds_the_same(state)
-        jobs, rest = self._prepared()
+        self.unmoved = self._same_entries(state)
+        jobs, rest = self._prepare()
         for kind,f,new,writes_grad in jobs:
             for lot in kind.lots: lot.run(f, writes_grad)
             if new:
                 for s in kind.states: s.update(new)
-        for p,hyper in rest: self.opt._step_one(p, state[p], hyper)
+        for p,hyper in rest: self.opt._step_param(p, state[p], hyper)
         if not self.unmoved: self.known_in, self.known = state, (list(state), list(state.values()))
 
-    def _prepared(self):
+    def _prepare(self):
         "What to call for each kind, and the parameters that are stepped one by one"
         jobs, rest = [], []
         for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
             ps = [p for p in pg if p.grad is not None]
             plan = self.plans.get(i)
             if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
-            jobs += [(kind, *self._job(kind, hyper)) for kind in plan.kinds]
+            jobs += [(kind, *self._prepare_kind(kind, hyper)) for kind in plan.kinds]
             rest += [(p, hyper) for p in plan.rest]
         return jobs, rest
 
-    def _holds_the_same(self, state):
-        "Are these the very entries that `opt.state` had after the last step?"
-        ps, states = self.known
-        if state is not self.known_in or len(state) != len(ps): return False
-        return all(map(operator.is_, state, ps)) and all(map(operator.is_, state.values(), states))
-
-    def _fits(self, plan, ps, hyper):
-        "Is everything still as it was when `plan` was made?"
-        if not plan.final or plan.hyper_key != _key({}, hyper): return False
-        if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
-        return all(map(self._as_it_was, plan.kinds))
-
-    def _as_it_was(self, kind):
-        "Are weights and state of `kind` where they were?"
-        same_states = self.unmoved or all(self.opt.state[p] is s for p,s in zip(kind.ps, kind.states))
-        in_place = same_states and [p.data_ptr() for p in kind.ps] == kind.ptrs
-        return in_place and _as_planned(kind.states, kind.names, kind.held, kind.fixed)
-
-# %% ../../nbs/core/fused.ipynb #0e8aaa36
-@patch
-def _program(self:FusedStep, state, hyper):
-    "The program for this state and hypers, and what its numbers come to; None before the state is complete"
-    progs, entries = self.programs.setdefault(_key(state, hyper), []), {**state, **hyper}
-    for prog in progs:
-        try: guards, factors, new = prog.numbers(*(entries[k] for k in prog.number_names))
-        except ArithmeticError: continue # numbers of another branch
-        if list(map(bool, guards)) == prog.guards: return prog, factors, new
-    if len(progs) == 8:
-        raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
-    try: prog = TracedStep(self.opt.cbs, state, hyper)
-    except _NotYet: return None
-    check_traced_step(prog, state, hyper)
-    progs.append(prog)
-    return self._program(state, hyper)
-
-# %% ../../nbs/core/fused.ipynb #ab5c2b6a
-@patch
-def _check_state(self:FusedStep, p, state):
-    "The state of `p`, on its device; an error unless its tensors have the shape of `p`"
-    for k,v in state.items():
-        if isinstance(v, torch.Tensor) and v.shape != p.shape:
-            raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} keep a state {k!r} of shape "
-                             f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
-    move_state_to(state, p)
-
-# %% ../../nbs/core/fused.ipynb #7ea92967
-def _fits_kernel(p):
-    "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
-    plain = p.is_floating_point() and p.grad.layout is torch.strided
-    return plain and p.numel() > 1 and _flat(p) is not None
-
-# %% ../../nbs/core/fused.ipynb #9bebe521
-@patch
-def _laid_out(self:FusedStep, ps, hyper):
-    "The parameters `ps`, all of one kind, in lots; None before their state is complete"
-    state = self.opt.state
-    found = self._program(state[ps[0]], hyper)
-    if found is None: return None
-    names, (large, small) = found[0].tensor_names, self._sort(ps)
-    lots = [_Single(p, state[p], names) for p in large]
-    lots += [_Packed(qs, [state[p] for p in qs], names, self._staging(qs[0])) for qs in small]
-    return _Kind(ps, [state[p] for p in ps], names, lots)
-
-# %% ../../nbs/core/fused.ipynb #bcfbea0a
-@patch
-def _plan(self:FusedStep, ps, hyper):
-    "Sorts the parameters `ps` into those that kernels step, and the rest"
-    alike, kinds, rest, final = {}, [], [], True
-    for p in ps:
-        state = self.opt.state[p]
-        self._check_state(p, state)
-        numbers = [v for v in state.values() if _is_num(v)]
-        if not _fits_kernel(p): rest.append(p)
-        else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
-    for qs in alike.values():
-        kind = self._laid_out(qs, hyper)
-        if kind is None: rest, final = rest+qs, False
-        else: kinds.append(kind)
-    return SimpleNamespace(ps=ps, kinds=kinds, rest=rest, final=final, hyper_key=_key({}, hyper))
-
-# %% ../../nbs/core/fused.ipynb #4a634afe
-@patch
-def _sizes(self:FusedStep, device): return self.sizes.get(device.type, (2**20, 2**22))
-
-# %% ../../nbs/core/fused.ipynb #5b110003
-@patch
-def _sort(self:FusedStep, ps):
-    "Large parameters, and lists of small ones"
-    from_, most = self._sizes(ps[0].device)
-    large, small, room = [p for p in ps if p.numel() >= from_], [], 0
-    for p in ps:
-        if p.numel() >= from_: continue
-        if p.numel() > room:
-            small.append([])
-            room = most
-        small[-1].append(p)
-        room -= p.numel()
-    return large, small
-
-# %% ../../nbs/core/fused.ipynb #b75ccc7c
-@patch
-def _staging(self:FusedStep, p):
-    "Two buffers into which weights and gradients of a lot are copied; none is larger than a lot can be"
-    kind = p.dtype, p.device
-    if kind not in self.buffers:
-        n = sum(q.numel() for ps in self.opt.param_lists for q in ps if (q.dtype, q.device) == kind)
-        n = min(n, self._sizes(p.device)[1])
-        self.buffers[kind] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
-    return self.buffers[kind]
-
-# %% ../../nbs/core/fused.ipynb #9abd3fa2
-@patch
-def _job(self:FusedStep, kind, hyper):
-    "What to call for the lots of `kind`, its new numbers, and whether gradients are written"
-    p, state = kind.ps[0], kind.states[0]
-    prog, factors, new = self._program(state, hyper)
-    like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
-    k = None if self.mode == 'flat' else compile_kernel(prog, like, factors)
-    f = partial(_in_pieces, prog, factors) if k is None else partial(_with_last, k, _factors(factors, p))
-    return f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
-
-# %% ../../nbs/core/fused.ipynb #c797d0cb
-def _with_last(k, factors, *ts): k(*ts, factors)
-def _in_pieces(prog, factors, *ts, size=2**18): # pieces are for the cache of a CPU; a card takes all at once
-    if ts[0].device.type != 'cpu': return prog.tensors(*ts, factors)
-    for part in zip(*(t.split(size) for t in ts)): prog.tensors(*part, factors)
+    def _prepare_kind(self, kind, hyper):
+        "What to call for the lots of `kind`, its new numbers, and whether gradients are written"
+        p, state = kind.ps[0], kind.states[0]
+        prog, factors, new = self._program(state, hyper)
+        like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
+        k = None if self.mode == 'flat' else compile_kernel(prog, like, factors)
+        if k is None: f = partial(_chunked, prog, factors)
+        else: f = partial(_call_with_factors, k, _factor_tensor(factors, p))
+        return f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
 
 # %% ../../nbs/core/fused.ipynb #b7a76976
 def fused_step(opt): # an `Optimizer`
@@ -386,4 +377,4 @@ def fused_step(opt): # an `Optimizer`
         except TraceError as e:
             engine.why = str(e)
             warnings.warn(f"fused: {e}. This optimizer runs per parameter.")
-    for p,_,state,hyper in opt.all_params(with_grad=True): opt._step_one(p, state, hyper)
+    for p,_,state,hyper in opt.all_params(with_grad=True): opt._step_param(p, state, hyper)

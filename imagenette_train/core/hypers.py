@@ -6,7 +6,7 @@
 __all__ = ['cb_name', 'cb_args', 'cb_defaults', 'broadcast_to_groups', 'check_hyper']
 
 # %% ../../nbs/core/hypers.ipynb #d9a47726
-import inspect, math
+import inspect, math, sys
 from collections.abc import Hashable
 from functools import lru_cache, partial
 import numpy as np
@@ -43,7 +43,7 @@ def cb_defaults(cb): # optimizer callback
     return {**inner, **getattr(cb, 'defaults', {})}
 
 # %% ../../nbs/core/hypers.ipynb #c8c2f0e8
-def _of_slice(v, n):
+def _spread_slice(v, n):
     "A slice spread over `n` groups"
     if v.stop is None: raise ValueError("a slice needs an end: slice(e), or slice(a, b)")
     if v.start is None: return [v.stop/10]*(n-1) + [v.stop]
@@ -60,30 +60,34 @@ def _plain_number(v):
 def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` or `slice(e)`
                         n): # number of groups
     "Hyper value `v` spread over `n` parameter groups, a list"
-    if isinstance(v, slice): return _of_slice(v, n)
+    if type(v) is float: return [v]*n # the usual case, sooner
+    if isinstance(v, slice): return _spread_slice(v, n)
     if hasattr(v, 'tolist') and not isinstance(v, torch.Tensor): v = v.tolist() # NumPy's numbers and arrays
     if not isinstance(v, (list, tuple)): return [_plain_number(v)]*n
     if len(v) != n:
         raise ValueError(f"{len(v)} values for {pluralize(n, 'parameter group')}; "
                          "give one number for all or one per group")
-    return [_plain_number(o) for o in v]
+    return [o if type(o) is float else _plain_number(o) for o in v]
 
 # %% ../../nbs/core/hypers.ipynb #31dccafa
-_at_least_0 = (lambda v: v >= 0), "0 or more"
-_share      = (lambda v: 0 <= v < 1), "at least 0 and below 1"
-_ranges = dict(lr=_at_least_0, wd=_at_least_0, mom=_share, sqr_mom=_share,
-               eps=((lambda v: v > 0), "above 0 (a gradient of 0 would give 0/0)"))
+_positive = math.ulp(0.) # the smallest number above 0
+_any_number = -sys.float_info.max, math.inf, 'a number'
+# hyper -> the smallest value, what all values are below, and that in words
+_ranges = dict(lr=(0, math.inf, "0 or more"), wd=(0, math.inf, "0 or more"),
+               mom=(0, 1, "at least 0 and below 1"), sqr_mom=(0, 1, "at least 0 and below 1"),
+               eps=(_positive, math.inf, "above 0 (a gradient of 0 would give 0/0)"))
 
 # %% ../../nbs/core/hypers.ipynb #2989c59f
 def check_hyper(name, # of the hyper
                 v): # its value
     "An error if `v` is a number that hyper `name` cannot have"
+    low, end, says = _ranges.get(name, _any_number)
+    if type(v) is float and low <= v < end: return # the usual case: a schedule sets hypers in every batch
     if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
     if not isinstance(v, (int, float)): return
     if not math.isfinite(v):
         raise ValueError(f"{name}={v} is not a finite number: every weight would become NaN or infinite")
-    ok, says = _ranges.get(name, (lambda v: True, ''))
-    if not ok(v): raise ValueError(f"{name}={v} must be {says}")
+    if not low <= v < end: raise ValueError(f"{name}={v} must be {says}")
 
 # %% ../../nbs/core/hypers.ipynb #298b2cc7
 def _update(state, # what the optimizer remembers of one parameter, a dict

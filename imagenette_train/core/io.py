@@ -25,7 +25,16 @@ def apply_umask(path): # file or folder, made by `tempfile` for its owner alone
     os.umask(mask)
     os.chmod(path, (0o777 if os.path.isdir(path) else 0o666) & ~mask)
 
-# %% ../../nbs/core/io.ipynb #eadb925c
+def _copy_permissions(old, new):
+    "Give file `new` the permissions of `old`; those of an ordinary new file if there is none"
+    if old.exists(): os.chmod(new, old.stat().st_mode & 0o777)
+    else: apply_umask(new)
+
+# %% ../../nbs/core/io.ipynb #c8bb4f18
+def _real_path(file):
+    "The file that `file` means: `~` is the home folder, and behind a link stands another file"
+    return Path(os.path.realpath(Path(file).expanduser()))
+
 def _sync_folder(folder):
     "See to it that a rename in `folder` is on the disk, where the system can do that"
     if not hasattr(os, 'O_DIRECTORY'): return
@@ -33,36 +42,25 @@ def _sync_folder(folder):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-# %% ../../nbs/core/io.ipynb #c8bb4f18
-def _target(file):
-    "The file that `file` means: `~` is the home folder, and behind a link stands another file"
-    return Path(os.path.realpath(Path(file).expanduser()))
-
-def _like(old, new):
-    "Give file `new` the permissions of `old`; those of an ordinary new file if there is none"
-    if old.exists(): os.chmod(new, old.stat().st_mode & 0o777)
-    else: apply_umask(new)
-
 # %% ../../nbs/core/io.ipynb #9b588155
-def _remove_dead(file):
-    "Remove temporary files for `file` whose process was killed"
-    for part in file.parent.glob(f'{glob.escape(file.name)}.*-*.part'):
-        pid = part.name[len(file.name)+1:].split('-')[0]
-        if pid.isdigit() and not _lives(int(pid)): part.unlink(missing_ok=True)
-
-# %% ../../nbs/core/io.ipynb #96e0827c
-def _lives(pid):
-    "Does process `pid` live?"
+def _is_running(pid):
+    "Is there a process `pid`?"
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except OSError: return True
     return True
 
+def _remove_stale_parts(file):
+    "Remove temporary files for `file` whose process was killed"
+    for part in file.parent.glob(f'{glob.escape(file.name)}.*-*.part'):
+        pid = part.name[len(file.name)+1:].split('-')[0]
+        if pid.isdigit() and not _is_running(int(pid)): part.unlink(missing_ok=True)
+
 # %% ../../nbs/core/io.ipynb #02034c39
 @contextmanager
 def atomic_open(file): # path to write; `~` and links are followed
     "An open binary file that becomes `file`, whole, if the block ends well; else nothing has changed"
-    file = _target(file)
+    file = _real_path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_dir(): raise IsADirectoryError(f"{file} is a folder: give the path of a file")
     # a name that nobody can guess, so that nobody can put a link in its place
@@ -72,10 +70,10 @@ def atomic_open(file): # path to write; `~` and links are followed
             yield f
             f.flush()
             os.fsync(f.fileno())
-        _like(file, Path(part))
+        _copy_permissions(file, Path(part))
         os.replace(part, file)
     finally: Path(part).unlink(missing_ok=True)
-    _remove_dead(file)
+    _remove_stale_parts(file)
     _sync_folder(file.parent)
 
 # %% ../../nbs/core/io.ipynb #43f46214
@@ -85,16 +83,7 @@ def atomic_write_text(path, # file to write
     with atomic_open(path) as f: f.write(text.encode('utf-8'))
 
 # %% ../../nbs/core/io.ipynb #5313272a
-def atomic_save(o, # anything that `torch.save` can write
-                file): # path, or an open binary file
-    "Write `o` to `file`, never seen half-written"
-    if hasattr(file, 'write'): return torch.save(o, file)
-    with atomic_open(file) as f:
-        try: torch.save(o, f)
-        except RuntimeError as e: raise _why_not_written(e, f) from e
-
-# %% ../../nbs/core/io.ipynb #ecb60e19
-def _why_not_written(e, f):
+def _write_error(e, f):
     "PyTorch's error while it wrote to `f`; if the disk is full, an error that says so"
     try:
         f.write(bytes(2**16))
@@ -102,8 +91,16 @@ def _why_not_written(e, f):
     except OSError as why: return why
     return e
 
+def atomic_save(o, # anything that `torch.save` can write
+                file): # path, or an open binary file
+    "Write `o` to `file`, never seen half-written"
+    if hasattr(file, 'write'): return torch.save(o, file)
+    with atomic_open(file) as f:
+        try: torch.save(o, f)
+        except RuntimeError as e: raise _write_error(e, f) from e
+
 # %% ../../nbs/core/io.ipynb #e3e8d80e
-def _check_sums(f):
+def _verify_checksums(f):
     "An error if a part of the archive `f` is not what was written: each has a checksum"
     with zipfile.ZipFile(f) as z: bad = z.testzip()
     if bad: raise zipfile.BadZipFile(f"the checksum of {bad} is wrong")
@@ -117,7 +114,7 @@ def safe_load(file, # path, or an open binary file
     "What `atomic_save` wrote; nothing in the file is executed, and altered bytes are noticed"
     with _open(file) as f:
         try:
-            _check_sums(f)
+            _verify_checksums(f)
             f.seek(0)
             return torch.load(f, map_location=device, weights_only=True)
         except Exception as e:
@@ -136,7 +133,7 @@ def temp_dir_beside(dest): # the folder that it shall become
 
 # %% ../../nbs/core/io.ipynb #6f7f5f60
 def cache_dir():
-    "Where downloads and decoded pictures are kept: `$IMAGENETTE_TRAIN_CACHE`, or in the user's cache"
+    "Where downloads and decoded images are kept: `$IMAGENETTE_TRAIN_CACHE`, or in the user's cache"
     own = os.environ.get('IMAGENETTE_TRAIN_CACHE')
     base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')
     return Path(own).expanduser() if own else base/'imagenette_train'

@@ -37,20 +37,20 @@ def metric_name(m): # a metric
     "The heading under which metric `m` is printed"
     return getattr(m, 'name', None) or cb_name(m)
 
-# %% ../../nbs/core/metrics.ipynb #b57438ff
 def metric_names(metrics): # a list of metrics
     "The headings of the table's columns; a collection of metrics has one for each of them"
-    return [n for m in metrics
-            for n in (m.keys() if is_stateful_metric(m) and hasattr(m, 'keys') else [metric_name(m)])]
+    def columns(m): return m.keys() if is_stateful_metric(m) and hasattr(m, 'keys') else [metric_name(m)]
+    return [name for m in metrics for name in columns(m)]
 
 # %% ../../nbs/core/metrics.ipynb #278887b8
 def check_targets(pred, # (..., classes)
                   yb): # class numbers, of the shape of `pred` without its last axis
     "An error unless there is one class number for each row of predictions"
     if yb.shape == pred.shape[:-1]: return
-    hint = ': squeeze the targets' if yb.shape == (*pred.shape[:-1], 1) else \
-           ': put the classes last (pred.movedim(1, -1))' if yb.shape == (*pred.shape[:1],
-                                                                          *pred.shape[2:]) else ''
+    squeezable = yb.shape == (*pred.shape[:-1], 1)
+    classes_second = yb.shape == (*pred.shape[:1], *pred.shape[2:])
+    hint = (': squeeze the targets' if squeezable else
+            ': put the classes last (pred.movedim(1, -1))' if classes_second else '')
     raise ValueError(f"predictions of shape {tuple(pred.shape)} need class numbers of shape "
                      f"{tuple(pred.shape[:-1])}, not {tuple(yb.shape)}{hint}")
 
@@ -69,8 +69,8 @@ def to_scalar(v): # tensor or number
     v = torch.as_tensor(v)
     return v.item() if v.numel() == 1 else v.tolist()
 
-def _figures(v):
-    "What a metric computed, as a list of figures: a collection of metrics gives several"
+def _to_scalars(v):
+    "What a metric computed, as a list of numbers: a collection of metrics gives several"
     return [to_scalar(o) for o in v.values()] if isinstance(v, Mapping) else [to_scalar(v)]
 
 # %% ../../nbs/core/metrics.ipynb #037334e1
@@ -104,7 +104,7 @@ class MetricAccumulator:
         if not self.n_seen: return [None]*(1 + len(metric_names(self.metrics)))
         means = iter([to_scalar(o/self.n_seen) for o in self.sums])
         loss = next(means)
-        found = [_figures(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]
+        found = [_to_scalars(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]
         return [loss, *(v for vs in found for v in vs)]
 
 # %% ../../nbs/core/metrics.ipynb #bc2862f2
@@ -122,10 +122,10 @@ def preserve_metrics(rec): # a `Recorder`
 # %% ../../nbs/core/metrics.ipynb #4ad714ba
 def format_row(row): # as `Recorder.row`
     "Numbers of one epoch as text"
-    return [_fmt(o) for o in row]
+    return [_format_number(o) for o in row]
 
-def _fmt(o):
-    if isinstance(o, list): return ' '.join(map(_fmt, o))
+def _format_number(o):
+    if isinstance(o, list): return ' '.join(map(_format_number, o))
     return f'{o:.6f}' if isinstance(o, float) else '' if o is None else str(o)
 
 # %% ../../nbs/core/metrics.ipynb #a6a21876

@@ -31,11 +31,11 @@ def set_deterministic(on=True): # or False: whatever is fastest, again
     if on: torch.backends.cudnn.benchmark = False
 
 # %% ../../nbs/core/rng.ipynb #071d5bce
-def _numpy_state(s):
+def _numpy_to_plain(s):
     kind, keys, *rest = s
     return kind, torch.from_numpy(keys.astype(np.int64)), *rest
 
-def _numpy_back(s):
+def _numpy_from_plain(s):
     kind, keys, *rest = s
     return kind, keys.cpu().numpy().astype(np.uint32), *rest
 
@@ -49,7 +49,7 @@ def _mps_state():
 def get_rng_state():
     "Where the generators of Python, NumPy, torch, every CUDA device and MPS are, as plain data"
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    state = dict(python=random.getstate(), numpy=_numpy_state(np.random.get_state()),
+    state = dict(python=random.getstate(), numpy=_numpy_to_plain(np.random.get_state()),
                  torch=torch.get_rng_state(), cuda=cuda)
     mps = _mps_state()
     return state if mps is None else {**state, 'mps': mps}
@@ -59,7 +59,7 @@ def set_rng_state(s): # what `get_rng_state` gave
     "Put all generators where they were"
     version, numbers, gauss = s['python']
     random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(_numpy_back(s['numpy']))
+    np.random.set_state(_numpy_from_plain(s['numpy']))
     torch.set_rng_state(s['torch'].cpu())
     if s['cuda']: torch.cuda.set_rng_state_all([o.cpu() for o in s['cuda']])
     if s.get('mps') is not None and torch.backends.mps.is_available(): torch.mps.set_rng_state(s['mps'].cpu())
@@ -72,11 +72,10 @@ def preserve_rng():
     try: yield
     finally: set_rng_state(before)
 
-# %% ../../nbs/core/rng.ipynb #2292402c
-_kinds = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-
 # %% ../../nbs/core/rng.ipynb #6b9749ac
-def _parts(dl):
+_generator_types = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+
+def _loader_parts(dl):
     "Loader `dl`, and the samplers and the dataset that it is made of"
     names = ('sampler', 'batch_sampler', 'dataset', 'dl')
     todo, seen = [dl], []
@@ -87,10 +86,10 @@ def _parts(dl):
         todo += [getattr(o, n, None) for n in names]
     return seen
 
-# %% ../../nbs/core/rng.ipynb #2579858b
 def loader_generators(dl): # any loader
     "Random generators that loader `dl`, its samplers or its dataset have for themselves, each once"
-    owned = [v for o in _parts(dl) for v in getattr(o, '__dict__', {}).values() if isinstance(v, _kinds)]
+    held = (v for o in _loader_parts(dl) for v in getattr(o, '__dict__', {}).values())
+    owned = [v for v in held if isinstance(v, _generator_types)]
     return list({id(g): g for g in owned}.values())
 
 # %% ../../nbs/core/rng.ipynb #e2ef4658
@@ -98,37 +97,37 @@ def get_generator_state(g): # a generator of torch, Python or NumPy
     "Where generator `g` is, as plain data"
     if isinstance(g, torch.Generator): return g.get_state()
     if isinstance(g, random.Random): return g.getstate()
-    if isinstance(g, np.random.RandomState): return _numpy_state(g.get_state())
+    if isinstance(g, np.random.RandomState): return _numpy_to_plain(g.get_state())
     return json.dumps(g.bit_generator.state, default=lambda o: o.tolist())
 
-# %% ../../nbs/core/rng.ipynb #e7eea94f
 def set_generator_state(g, s): # `s` is what `get_generator_state` gave
     "Put generator `g` where it was"
     if isinstance(g, torch.Generator): g.set_state(s.cpu())
     elif isinstance(g, random.Random): g.setstate((s[0], tuple(s[1]), s[2]))
-    elif isinstance(g, np.random.RandomState): g.set_state(_numpy_back(s))
+    elif isinstance(g, np.random.RandomState): g.set_state(_numpy_from_plain(s))
     else: g.bit_generator.state = json.loads(s)
 
 # %% ../../nbs/core/rng.ipynb #bfe3793b
 def _samplers(dl):
     "The samplers of loader `dl`, each once"
-    found = [getattr(o, n, None) for o in _parts(dl) for n in ('sampler', 'batch_sampler')]
+    found = [getattr(o, n, None) for o in _loader_parts(dl) for n in ('sampler', 'batch_sampler')]
     return list({id(o): o for o in found if o is not None}.values())
 
-def _counts(o):
+def _plain_attrs(o):
     "The numbers and words among the attributes of sampler `o`, if it is no class of PyTorch's"
     if type(o).__module__.startswith('torch.'): return {}
     return {k: v for k,v in getattr(o, '__dict__', {}).items() if type(v) in (bool, int, float, str)}
 
 # %% ../../nbs/core/rng.ipynb #48f84f77
 def get_loader_state(dl): # any loader
-    "Where the dice and the samplers of loader `dl` are, as plain data"
+    "Where the generators and the samplers of loader `dl` are, as plain data"
+    # the names `dice` and `samplers` stand in checkpoints that people have
+    def state(o): return o.state_dict() if hasattr(o, 'state_dict') else _plain_attrs(o)
     return dict(dice=[get_generator_state(g) for g in loader_generators(dl)],
-                samplers=[o.state_dict() if hasattr(o, 'state_dict') else _counts(o) for o in _samplers(dl)])
+                samplers=[state(o) for o in _samplers(dl)])
 
-# %% ../../nbs/core/rng.ipynb #63605960
 def set_loader_state(dl, s): # `s` is what `get_loader_state` gave
-    "Put the dice and the samplers of loader `dl` where they were"
+    "Put the generators and the samplers of loader `dl` where they were"
     for g,state in zip(loader_generators(dl), s['dice']): set_generator_state(g, state)
     for o,state in zip(_samplers(dl), s['samplers']):
         if hasattr(o, 'load_state_dict'): o.load_state_dict(state)

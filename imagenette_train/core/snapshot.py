@@ -6,8 +6,9 @@
 __all__ = ['loop_state']
 
 # %% ../../nbs/core/snapshot.ipynb #706aec6f
-import copy, sys
+import copy
 from contextlib import ExitStack, contextmanager
+from operator import length_hint
 import torch
 from fastcore.basics import patch
 from .rng import *
@@ -15,37 +16,33 @@ from .learner_base import *
 
 # %% ../../nbs/core/snapshot.ipynb #1f76125c
 loop_state = ('n_epoch', 'epoch', 'start_epoch', 'resume', 'stage', 'fitting', 'training', 'dl', 'n_iter',
-              'iter',
-              'train_iter', 'pct_train', 'xb', 'xkw', 'yb', 'pred', 'loss', 'n_items', 'smooth_loss',
-              'logger',
-              '_own_wd')
+              'iter', 'train_iter', 'pct_train', 'xb', 'xkw', 'yb', 'pred', 'loss', 'n_items', 'smooth_loss',
+              'logger', '_own_wd')
 
 # %% ../../nbs/core/snapshot.ipynb #69e01e9f
-def _keep_place(learn):
-    "A function that puts back where `learn` is in its loop, and the dice of its loaders"
-    place = {k: getattr(learn, k) for k in loop_state}
-    dice = [(g, get_generator_state(g)) for dl in (learn.dl, learn.dls.train,
-                                                   learn.dls.valid) for g in loader_generators(dl)]
+def _keep_loop_state(learn):
+    "A function that puts back where `learn` is in its loop, and the generators of its loaders"
+    state, loaders = {k: getattr(learn, k) for k in loop_state}, (learn.dl, learn.dls.train, learn.dls.valid)
+    generators = [(g, get_generator_state(g)) for dl in loaders for g in loader_generators(dl)]
     def put_back():
-        vars(learn).update(place)
-        for g,state in dice: set_generator_state(g, state)
+        vars(learn).update(state)
+        for g,at in generators: set_generator_state(g, at)
     return put_back
 
 # %% ../../nbs/core/snapshot.ipynb #b220aff5
-def _own(m):
+def _layer_attrs(m):
     "What layer `m` itself has: its mode, and what its `forward` may have put there"
     torchs = ('_parameters', '_buffers', '_modules', '_compiled_call_impl')
     return {k: v for k,v in vars(m).items() if k not in torchs and not k.endswith('_hooks')}
 
-# %% ../../nbs/core/snapshot.ipynb #5351370a
 def _keep_layers(model):
     "A function that puts buffers, modes and the layers' own attributes of `model` back"
     buffers = [(b, b.clone()) for b in model.buffers()]
-    layers = [(m, _own(m)) for m in model.modules()]
+    layers = [(m, _layer_attrs(m)) for m in model.modules()]
     def put_back():
         for b,old in buffers: b.data.copy_(old)
         for m,own in layers:
-            for k in _own(m).keys() - own.keys(): del vars(m)[k]
+            for k in _layer_attrs(m).keys() - own.keys(): del vars(m)[k]
             vars(m).update(own)
     return put_back
 
@@ -72,46 +69,45 @@ def _keep_opt(learn):
     return put_back
 
 # %% ../../nbs/core/snapshot.ipynb #a4fbdd9d
-def _own_things(learn):
+def _not_copied(learn):
     "What a copy of a callback's memory must not copy: `deepcopy` takes them from its memo"
     model, dls = learn.model, learn.dls
     own = (learn, model, dls, dls.train, dls.valid, learn.opt, learn.loss_func, learn.metrics, *learn.metrics,
            *learn.cbs, *model.modules(), *model.parameters(), *model.buffers())
     return {id(o): o for o in own}
 
-def _copied(v, memo):
+def _deepcopy_or_same(v, memo):
     try: return copy.deepcopy(v, memo)
     except Exception: return v
 
 # %% ../../nbs/core/snapshot.ipynb #c7c1e850
 def _keep_callbacks(learn):
     "Give the callbacks copies of their memory; a function that gives them the original back"
-    before, memo = learn.cbs, _own_things(learn)
+    before, memo = learn.cbs, _not_copied(learn)
     originals = [(cb, dict(vars(cb))) for cb in before]
     for cb,memory in originals:
-        vars(cb).update({k: _copied(v, memo) for k,v in memory.items() if k != 'learn'})
+        vars(cb).update({k: _deepcopy_or_same(v, memo) for k,v in memory.items() if k != 'learn'})
     def put_back():
         for cb,memory in originals:
             vars(cb).clear()
             vars(cb).update(memory)
         if learn.cbs != before:
             learn.cbs = before
-            learn._arrange()
+            learn._sort_cbs()
     return put_back
 
 # %% ../../nbs/core/snapshot.ipynb #90f008f7
-def _enter(stack, cbs, name):
+def _enter_all(stack, cbs, name):
     "Enter the context manager `name` of every callback that has one"
     for cb in cbs:
         if hasattr(type(cb), name): stack.enter_context(getattr(cb, name)())
 
-# %% ../../nbs/core/snapshot.ipynb #ce8d8a6b
-def _busy():
+def _running_cbs(learn):
     "The callbacks in the middle of whose events we are: who asks does not hear its own question"
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_code is BaseLearner.__call__.__code__: yield frame.f_locals['f'].__self__
-        frame = frame.f_back
+    running = learn._running
+    while running:
+        handlers, to_come, running = running
+        yield handlers[-1 - length_hint(to_come)].__self__
 
 # %% ../../nbs/core/snapshot.ipynb #b7d2ad5b
 @patch
@@ -119,19 +115,19 @@ def _busy():
 def preserve_state(self:BaseLearner,
                    cbs=None): # callbacks that hear this question, and nothing else
     "A question to the model: afterwards the training is where it was, also in the middle of a batch"
-    silent, busy = self._silent, list(_busy())
-    kept = [_keep_place(self), _keep_layers(self.model)]
+    before, deaf = self._silent, [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
+    kept = [_keep_loop_state(self), _keep_layers(self.model)]
     if self.fitting: kept.append(_keep_callbacks(self))
     try:
         with preserve_rng(), ExitStack() as stack:
-            _enter(stack, self.cbs, 'preserve_state')
-            self._silent, self.fitting = [*silent, *busy, *(cb for cb in self.cbs if not cb.run_outside_fit)], False
-            self._arrange()
+            _enter_all(stack, self.cbs, 'preserve_state')
+            self._silent, self.fitting = [*before, *deaf], False
+            self._sort_cbs()
             with self.added_cbs(cbs): yield
     finally:
         for put_back in kept: put_back()
-        self._silent = silent
-        self._arrange()
+        self._silent = before
+        self._sort_cbs()
 
 # %% ../../nbs/core/snapshot.ipynb #ebce076f
 @patch
@@ -151,5 +147,5 @@ def trial_run(self:BaseLearner):
 def eval_weights(self:BaseLearner):
     "Within it the model has the weights that a validation scores"
     with ExitStack() as stack:
-        _enter(stack, self.cbs, 'eval_weights')
+        _enter_all(stack, self.cbs, 'eval_weights')
         yield self

@@ -14,110 +14,109 @@ from ..core.messages import *
 from ..core.io import *
 
 # %% ../../nbs/course/exercises.ipynb #7cf7a47d
-def _plain(v):
+def _to_plain(v):
     "`v` with lists in place of tensors, arrays and tuples"
     if hasattr(v, 'tolist'): v = v.tolist()
-    if isinstance(v, dict): return {k: _plain(o) for k,o in v.items()}
-    return [_plain(o) for o in v] if isinstance(v, (list, tuple)) else v
-
-# %% ../../nbs/course/exercises.ipynb #0362bc31
-def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
+    if isinstance(v, dict): return {k: _to_plain(o) for k,o in v.items()}
+    return [_to_plain(o) for o in v] if isinstance(v, (list, tuple)) else v
 
 # %% ../../nbs/course/exercises.ipynb #dc644d1d
-def _same(a, b, tol): # plain values; relative tolerance
+def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
+
+def _is_close(a, b, tol): # plain values; relative tolerance
     "Are `a` and `b` the same, numbers up to `tol`?"
     if _is_number(a) and _is_number(b):
         return math.isclose(a, b, rel_tol=tol, abs_tol=tol*1e-3) or (a != a and b != b)
     if type(a) is not type(b): return False
-    if isinstance(a, list): return len(a) == len(b) and all(_same(o, q, tol) for o,q in zip(a, b))
-    if isinstance(a, dict): return a.keys() == b.keys() and all(_same(a[k], b[k], tol) for k in a)
+    if isinstance(a, list): return len(a) == len(b) and all(_is_close(o, q, tol) for o,q in zip(a, b))
+    if isinstance(a, dict): return a.keys() == b.keys() and all(_is_close(a[k], b[k], tol) for k in a)
     return a == b
 
-# %% ../../nbs/course/exercises.ipynb #80421c8e
-class _Stopped(str): "What an answer that raised an error gives, in words"
-
 # %% ../../nbs/course/exercises.ipynb #292389c1
-def _try(probe, answer):
+class _Raised(str): "What an answer that raised an error gives, in words"
+
+def _run_probe(probe, answer):
     "What `probe` says about `answer`, as plain values"
-    try: return _plain(probe(answer))
-    except Exception as e: return _Stopped(f"it stops with {type(e).__name__}: {e}")
+    try: return _to_plain(probe(answer))
+    except Exception as e: return _Raised(f"it stops with {type(e).__name__}: {e}")
 
 # %% ../../nbs/course/exercises.ipynb #4c479e0d
 _exercises = {} # name -> what `define_exercise` was given
 
 # %% ../../nbs/course/exercises.ipynb #6747c755
-def define_exercise(name, # in the anchor of its heading: `exercise-NAME`
-                    probe, # tries an answer out; gives numbers, texts, lists, or a dict: what was tried -> result
-                    right, # what the probe of a right answer gives; or a function of it: is it right?
+def define_exercise(name, # in the anchor of its heading, `exercise-NAME`
+                    probe, # tries an answer: numbers, texts, lists, or a dict: what was tried -> result
+                    right, # what the probe of a right answer gives; or a function of it: right?
                     wrong, # common mistakes, at least one: `(answer, hint)` or `(answer, hint, symptom)`
                     tol=1e-4): # relative tolerance of numbers
     "Tell `check_answer` what a right answer is, and which wrong ones are common"
     if not wrong: raise ValueError(f"exercise {name!r} needs at least one common mistake: (answer, hint)")
     mistakes = [_mistake(probe, tol, *w) for w in wrong]
-    is_right = right if callable(right) else lambda v: _same(v, _plain(right), tol)
+    is_right = right if callable(right) else lambda v: _is_close(v, _to_plain(right), tol)
     _exercises[name] = SimpleNamespace(name=name, probe=probe, is_right=is_right, mistakes=mistakes,
-                                       right=None if callable(right) else _plain(right), tol=tol)
+                                       right=None if callable(right) else _to_plain(right), tol=tol)
 
 # %% ../../nbs/course/exercises.ipynb #824a8f46
-def _mistake(probe, tol, answer, hint, symptom=None): # as `define_exercise`
+def _mistake(probe, tol, answer, hint, symptom=None): # as for `define_exercise`
     "A common mistake; without a `symptom` of its own, the probe has to give what it gives for `answer`"
-    value = _try(probe, answer)
-    symptom = symptom or (lambda v: _same(v, value, tol))
-    return SimpleNamespace(answer=answer, hint=hint, symptom=symptom, stops=isinstance(value, _Stopped))
+    value = _run_probe(probe, answer)
+    symptom = symptom or (lambda v: _is_close(v, value, tol))
+    return SimpleNamespace(answer=answer, hint=hint, symptom=symptom, stops=isinstance(value, _Raised))
 
 # %% ../../nbs/course/exercises.ipynb #735810a1
-def _shown(v):
+def _short_text(v):
     "`v` as a short text"
-    if isinstance(v, list): return f"[{', '.join(map(_shown, v))}]"
+    if isinstance(v, list): return f"[{', '.join(map(_short_text, v))}]"
     return f'{v:.5g}' if isinstance(v, float) else str(v)
 
 # %% ../../nbs/course/exercises.ipynb #fcf278f0
-def _compared(v, right): # plain values that differ
+def _describe_gap(v, right): # plain values that differ
     "In words, how `v` differs from `right`, without giving `right` away"
     if _is_number(v) and _is_number(right) and v == v:
         return "too small" if v < right else "too large"
     if isinstance(v, list) and isinstance(right, list):
         if len(v) != len(right): return f"{pluralize(len(v), 'value')} where {len(right)} are asked for"
-        i = next(i for i,(a,b) in enumerate(zip(v, right)) if not _same(a, b, 1e-4))
-        return f"value number {i+1}: {_compared(v[i], right[i])}"
-    return f"{_shown(v)} is not it"
+        i = next(i for i,(a,b) in enumerate(zip(v, right)) if not _is_close(a, b, 1e-4))
+        return f"value number {i+1}: {_describe_gap(v[i], right[i])}"
+    return f"{_short_text(v)} is not it"
 
 # %% ../../nbs/course/exercises.ipynb #b8339bd2
-def _holds_nothing(v):
+def _is_empty(v):
     "Is `v` None or `...`, or is one of its values?"
-    if isinstance(v, (list, dict)): return any(map(_holds_nothing, v.values() if isinstance(v, dict) else v))
+    if isinstance(v, (list, dict)): return any(map(_is_empty, v.values() if isinstance(v, dict) else v))
     return v is None or v is ...
 
 # %% ../../nbs/course/exercises.ipynb #2922d86a
-def _difference(v, ex): # plain value of the probe; the exercise
+def _explain(v, ex): # plain value of the probe; the exercise
     "In words, what is wrong with `v`"
-    if isinstance(v, _Stopped):
+    if isinstance(v, _Raised):
         return f"{v} (something is `None`: does yours `return` what it makes?)" if "'NoneType'" in v else v
-    if _holds_nothing(v):
+    if _is_empty(v):
         return "nothing comes back yet: put something in place of `...`, and end with a `return`"
     if isinstance(v, dict) and isinstance(ex.right, dict):
-        what = next(k for k in ex.right if not _same(v.get(k), ex.right[k], ex.tol))
-        return f"{what}: yours gives {_shown(v.get(what))}, and it should be {_shown(ex.right[what])}"
-    return "that is not it" if ex.right is None else _compared(v, ex.right)
+        what = next(k for k in ex.right if not _is_close(v.get(k), ex.right[k], ex.tol))
+        yours, right = _short_text(v.get(what)), _short_text(ex.right[what])
+        return f"{what}: yours gives {yours}, and it should be {right}"
+    return "that is not it" if ex.right is None else _describe_gap(v, ex.right)
 
 # %% ../../nbs/course/exercises.ipynb #c9872e8c
-def _judge(ex, answer):
+def _evaluate(ex, answer):
     "Is `answer` right? And what is to be said about it"
     parts = answer if isinstance(answer, (list, tuple, dict)) else [answer]
     if any(o is ... for o in parts): return False, "the cell above still waits for you"
-    value = _try(ex.probe, answer)
-    stops = isinstance(value, _Stopped)
+    value = _run_probe(ex.probe, answer)
+    stops = isinstance(value, _Raised)
     # neither `is_right` nor a symptom need understand what an empty answer gives
-    if not stops and _try(ex.is_right, value) is True: return True, "right"
+    if not stops and _run_probe(ex.is_right, value) is True: return True, "right"
     for m in ex.mistakes:
-        if m.stops == stops and _try(m.symptom, value) is True: return False, m.hint
-    return False, _difference(value, ex)
+        if m.stops == stops and _run_probe(m.symptom, value) is True: return False, m.hint
+    return False, _explain(value, ex)
 
 # %% ../../nbs/course/exercises.ipynb #4f6598e2
 _accepted, _solutions = {}, {} # name -> was the last answer right; name -> the answer of the folded cell
 
 # %% ../../nbs/course/exercises.ipynb #dd26e3db
-def _find(name):
+def _get_exercise(name):
     "Exercise `name`"
     if name in _exercises: return _exercises[name]
     raise KeyError(f"no exercise {name!r} so far: run the folded cell above this one."
@@ -127,13 +126,13 @@ def _find(name):
 def check_answer(name, # of the exercise
                  answer): # yours
     "Say whether `answer` is right, or else what is still wrong; a right one is remembered"
-    ex = _find(name)
-    ok, said = _judge(ex, answer)
+    ex = _get_exercise(name)
+    ok, said = _evaluate(ex, answer)
     _accepted[name] = ok
     if not ok: return print(f"not yet: {said}")
     if _solutions.get(name, ...) is answer and callable(answer):
         return print("right, but that is the folded solution; the next one will be yours")
-    print(f"right! {_remember(name)}")
+    print(f"right! {_record_solved(name)}")
 
 # %% ../../nbs/course/exercises.ipynb #4d99c362
 def _progress_file(): return cache_dir()/'exercises.json'
@@ -144,12 +143,12 @@ def solved_exercises():
     try: return json.loads(_progress_file().read_text(encoding='utf-8'))['solved']
     except FileNotFoundError: return []
     except (OSError, ValueError, KeyError, TypeError):
-        warnings.warn(f"{_progress_file()} cannot be read, so no exercise counts as solved; "
-                      "delete it to start anew")
+        file = _progress_file()
+        warnings.warn(f"{file} cannot be read, so no exercise counts as solved; delete it to start anew")
         return []
 
 # %% ../../nbs/course/exercises.ipynb #6c3766d2
-def _remember(name):
+def _record_solved(name):
     "Write down that exercise `name` is solved; what to say about it"
     solved = solved_exercises()
     if name in solved: return ''
@@ -158,49 +157,69 @@ def _remember(name):
     return f"That makes {pluralize(len(solved) + 1, 'exercise')} solved."
 
 # %% ../../nbs/course/exercises.ipynb #2c8a7316
+def _notebooks_dir():
+    "The folder of index.ipynb: this one, one above it, or `nbs` in one of these; None: there is none"
+    above = [Path.cwd(), *Path.cwd().parents]
+    holds_all = lambda p: (p/'index.ipynb').is_file() and (p/'00_optimizer.ipynb').is_file()
+    return next((p for top in above for p in (top, top/'nbs') if holds_all(p)), None)
+
+def _list_notebooks(folder):
+    "Paths of the notebooks in `folder`, then of those in folders below it, but for hidden ones"
+    is_hidden = lambda p: any(o.startswith(('.', '_')) for o in p.relative_to(folder).parts)
+    found = [p for p in folder.rglob('*.ipynb') if not is_hidden(p)]
+    return sorted(found, key=lambda p: (len(p.parts), p))
+
+# %% ../../nbs/course/exercises.ipynb #25870b3b
 exercise_grades = ('predict', 'compute', 'modify', 'diagnose', 'invent')
 _heading = re.compile(r'<a id="exercise-([\w-]+)"></a>\s+### Exercise \((\w+)\): (.+)')
 
-# %% ../../nbs/course/exercises.ipynb #25870b3b
-def find_exercises(folder='.'): # that holds the notebooks
-    "The exercises of the notebooks in `folder`: each with `name`, `grade`, `title`, `notebook` and `link`"
-    found = []
-    for path in sorted(Path(folder).rglob('*.ipynb')):
-        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-        for c in cells:
-            m = _heading.match(''.join(c['source'])) if c['cell_type'] == 'markdown' else None
-            if m: found.append(SimpleNamespace(name=m[1], grade=m[2], title=m[3].strip(), notebook=path.relative_to(folder).with_suffix('').as_posix(),
-                                               link=f'{path.relative_to(folder).as_posix()}#exercise-{m[1]}'))
-    return found
+def _read_exercises(path, folder): # a notebook, the folder from which it is named and linked
+    "The exercises of one notebook"
+    cells, page = json.loads(path.read_text(encoding='utf-8'))['cells'], path.relative_to(folder)
+    headings = [_heading.match(''.join(c['source'])) for c in cells if c['cell_type'] == 'markdown']
+    notebook = page.with_suffix('').as_posix()
+    return [SimpleNamespace(name=m[1], grade=m[2], title=m[3].strip(), notebook=notebook,
+                            link=f'{page.as_posix()}#exercise-{m[1]}') for m in headings if m]
+
+# %% ../../nbs/course/exercises.ipynb #d42944a4
+def find_exercises(folder=None): # that holds the notebooks; None: the folder of index.ipynb, here or above
+    "The exercises of the notebooks, a list: each with `name`, `grade`, `title`, `notebook` and `link`"
+    folder = _notebooks_dir() if folder is None else Path(folder)
+    if folder is None: return []
+    return [e for path in _list_notebooks(folder) for e in _read_exercises(path, folder)]
 
 # %% ../../nbs/course/exercises.ipynb #6304b4a7
-def show_progress(folder='.'): # that holds the notebooks
+def show_progress(folder=None): # as for `find_exercises`
     "Print which exercises you have solved, notebook by notebook"
     solved, notebooks = set(solved_exercises()), {}
     for e in find_exercises(folder): notebooks.setdefault(e.notebook, []).append(e.name)
+    if not notebooks:
+        done = pluralize(len(solved), 'exercise')
+        return print(f"{done} solved; the notebooks are not here: work in a clone, and all are listed")
+    wide = max(map(len, [*notebooks, 'together']))
     for notebook,names in notebooks.items():
         marks = ', '.join(f"{'✓ ' if n in solved else ''}{n}" for n in names)
-        print(f"{notebook:<14} {len(solved & set(names))} of {len(names)}: {marks}")
+        print(f"{notebook:<{wide}} {len(solved & set(names))} of {len(names)}: {marks}")
     known = {n for names in notebooks.values() for n in names}
-    print(f"{'together':<14} {len(solved & known)} of {len(known)}")
+    print(f"{'together':<{wide}} {len(solved & known)} of {len(known)}")
 
 # %% ../../nbs/course/exercises.ipynb #04e9f7ee
 def check_solution(name, # of the exercise
                    answer): # a right one
     "An error unless `answer` passes the check of exercise `name` and each common mistake gets its hint"
-    ex = _find(name)
+    ex = _get_exercise(name)
     _solutions[name] = answer
-    ok, said = _judge(ex, answer)
+    ok, said = _evaluate(ex, answer)
     if not ok: raise AssertionError(f"the solution of {name!r} is refused: {said}")
     for m in ex.mistakes:
-        ok, said = _judge(ex, m.answer)
+        ok, said = _evaluate(ex, m.answer)
         if ok: raise AssertionError(f"exercise {name!r} takes the wrong answer with the hint {m.hint!r}")
         if said != m.hint: raise AssertionError(f"exercise {name!r} says {said!r} in place of {m.hint!r}")
-    if os.environ.get('IN_TEST'): _still_open(name)
+    if os.environ.get('IN_TEST'): _check_unsolved(name)
     print("This solution passes the check.")
 
 # %% ../../nbs/course/exercises.ipynb #b121757c
-def _still_open(name):
+def _check_unsolved(name):
     "An error unless exercise `name` has been checked, and the answer refused"
     if name not in _accepted: raise AssertionError(f"exercise {name!r} has no check before its solution")
     if _accepted[name]: raise AssertionError(f"exercise {name!r} is solved: for a test, empty its cell again")

@@ -39,7 +39,6 @@ def local_minimum(w): # two weights, shape (2, ...)
     "A valley around (6, 0), 50 times steeper across than along, with a dent in it at 1.5"
     return 0.05*((w[0]-6)**2 + 50*w[1]**2) - 0.35*torch.exp(-((w[0]-1.5)/0.35)**2)
 
-# %% ../../nbs/course/optimizer_race.ipynb #acb5dcaf
 def saddle_point(w): # two weights, shape (2, ...)
     "A pass at (0, 0), steep along the first weight; its minima are (0, 1) and (0, -1)"
     return 10*w[0]**2 + (w[1]**2-1)**2/4
@@ -78,7 +77,7 @@ _shares = {'a quarter': 1/4, 'half': 1/2, 'best': 1., 'twice': 2.} # of the best
 
 # %% ../../nbs/course/optimizer_race.ipynb #afd0aa04
 def run_race(f, xlim, ylim, goals, across, up, start): # as in `landscapes`
-    "For each runner its rates, its paths and its distances, with axes for the two starts and the rate"
+    "For each optimizer its rates, its paths and its distances, with axes for the two starts and the rate"
     starts, found = list(product(across, up)), {}
     for name,opt_func in race_optimizers.items():
         best = best_lr(opt_func, starts, f, goals)
@@ -96,20 +95,20 @@ def first_step_below(far, # distances, the last axis the steps
     return torch.where(there.any(dim=-1), there.float().argmax(dim=-1), torch.nan)
 
 # %% ../../nbs/course/optimizer_race.ipynb #922f7230
-def _wide(lim): # ends of an axis
-    "The same, and as much again on both sides: how far a line is followed that leaves the picture"
+def _widened(lim): # ends of an axis
+    "The same, and as much again on both sides: how far a line is followed that leaves the figure"
     return 2*lim[0] - lim[1], 2*lim[1] - lim[0]
 
-# %% ../../nbs/course/optimizer_race.ipynb #49e9594d
-def clip_to_view(paths, xlim, ylim): # shape (..., 2); ends of the picture
-    "Paths, nan where they are far out of the picture"
-    lo, hi = torch.tensor([_wide(xlim), _wide(ylim)]).T
+def clip_to_view(paths, # shape (..., 2)
+                 xlim, ylim): # ends of the axes
+    "Paths, nan where they are far out of sight"
+    lo, hi = torch.tensor([_widened(xlim), _widened(ylim)]).T
     return torch.where(((paths > lo) & (paths < hi)).all(dim=-1, keepdim=True), paths, torch.nan)
 
 # %% ../../nbs/course/optimizer_race.ipynb #44f7ac49
-def race_figure(track='valley'): # or 'dent', 'saddle'
+def race_figure(landscape='valley'): # or 'dent', 'saddle'
     "A race of four optimizers; you pick the start and the rate"
-    t, rows, paths, distances = landscapes[track], {}, {}, {}
+    t, rows, paths, distances = landscapes[landscape], {}, {}, {}
     for name,(lr,path,far) in run_race(**t).items():
         paths[name] = QuantizedGrid(clip_to_view(path, t['xlim'], t['ylim']), 3, levels=2047)
         distances[name] = QuantizedGrid(far, 3, log=True, lim=(0, 1e3))
@@ -118,6 +117,6 @@ def race_figure(track='valley'): # or 'dent', 'saddle'
     knobs = {'start along': t['across'], 'start across': t['up'], 'rate': list(_shares)}
     panels = [PathPlot(t['f'], paths, t['xlim'], t['ylim'], t['goals'], start=list(knobs)[:2]),
               LinePlot(distances, 'distance from the goal', log='y', ylim=(1e-5, 20))]
-    alt = f'Four paths over lines of equal loss of the {track}, and their distances from the goal'
+    alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the goal'
     at = dict(zip(knobs, (*t['start'], 'best')))
-    return InteractiveFigure(f'Race over the {track}', alt, knobs, panels, rows, at)
+    return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at)

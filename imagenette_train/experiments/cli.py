@@ -6,7 +6,7 @@
 __all__ = ['cli_commands', 'main']
 
 # %% ../../nbs/experiments/cli.ipynb #69e3810d
-import sys
+import sys, warnings
 
 # %% ../../nbs/experiments/cli.ipynb #595bf17a
 cli_commands = {} # name -> the function that does it; its parameters are the options
@@ -53,14 +53,14 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
 # %% ../../nbs/experiments/cli.ipynb #31ef0b8f
 @_command
 def _tables(out:str='runs/quick-cpu'): # folder with raw results
-    "The tables and pictures of a reproduction again, from raw results"
-    report, progress = _load('experiments.reproduce').write_report, _load('training.progress')
-    print(progress.fit_to_terminal(report(out), drop=('call', 'seeds')))
+    "The tables and figures of a reproduction again, from raw results"
+    module = _load('experiments.reproduce')
+    print(module.fit_to_terminal(module.write_report(out), drop=('call', 'seeds')))
 
 # %% ../../nbs/experiments/cli.ipynb #1e91a427
 @_command
 def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
-              profile:str='quick', # as for reproduce; record: the variants of the record's recipe
+              profile:str='quick', # as for reproduce; record: the variants of the leaderboard's config
               device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
               seeds:int=1, # number of seeds
               runs:str=None, # names with commas (default: all tricks)
@@ -68,23 +68,26 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
               out:str=None, # folder for the results (default: runs/ablation-PROFILE-DEVICE)
               retrain:bool=False): # train again what is already there
     "Train with each trick of the notebooks and without it"
-    names = _names(runs)
-    if profile == 'record' and epochs: raise ValueError('--epochs: the rules of the record say how many')
-    if profile == 'record': _load('experiments.leaderboard').run_search(data, device, seeds, names, out=out, retrain=retrain)
-    else: _load('experiments.ablation').run_ablation(data, profile, device, seeds, names, out, retrain, epochs)
+    if profile == 'record':
+        if epochs: raise ValueError("--epochs: the leaderboard's rules say how many")
+        run_search = _load('experiments.leaderboard').run_search
+        run_search(data, device, seeds, _names(runs), out=out, retrain=retrain)
+    else:
+        run_ablation = _load('experiments.ablation').run_ablation
+        run_ablation(data, profile, device, seeds, _names(runs), out, retrain, epochs)
 
 # %% ../../nbs/experiments/cli.ipynb #92d26c96
 @_command
-def _record(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
-            device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
-            seeds:int=3, # number of seeds
-            epochs:int=5, # 5 or 20: the leaderboard's two short races
-            out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
-            retrain:bool=False): # train again what is already there
-    "Train our best recipe by the rules of Imagenette's leaderboard"
-    profile = {5: 'record', 20: 'record20'}.get(epochs)
-    if not profile: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
-    _load('experiments.leaderboard').run_leaderboard(data, profile, device, seeds, out, retrain)
+def _leaderboard(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
+                 device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+                 seeds:int=3, # number of seeds
+                 epochs:int=5, # 5 or 20: the leaderboard's two short races
+                 out:str=None, # folder for the results (default: runs/record-DEVICE, or record20-DEVICE)
+                 retrain:bool=False): # train again what is already there
+    "Train our best config by the rules of Imagenette's leaderboard"
+    preset = {5: 'record', 20: 'record20'}.get(epochs)
+    if not preset: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
+    _load('experiments.leaderboard').run_leaderboard(data, preset, device, seeds, out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #3c4b38cb
 @_command
@@ -104,13 +107,25 @@ def _overview():
     lines = ["usage: imagenette-train COMMAND [OPTIONS]", "",
              "The SGD-versus-Adam tables of fast.ai's chapter 'The Training Process',",
              "on Imagenette, and more:", ""]
-    lines += [f"  {name:<10} {f.__doc__}" for name,f in cli_commands.items()]
+    lines += [f"  {name:<12} {f.__doc__}" for name,f in cli_commands.items()]
     return '\n'.join([*lines, "", "imagenette-train COMMAND --help   says which options a command has",
                       "imagenette-train --version        says which version this is", "",
                       "A first try of less than a minute: imagenette-train reproduce --profile smoke"])
 
+# %% ../../nbs/experiments/cli.ipynb #1cfa13ee
+_new_names = {'record': 'leaderboard', '--fresh': '--retrain'}
+
+def _renamed(argv):
+    "`argv` with commands and options under their new names; a FutureWarning for each old one"
+    def new_name(i, word):
+        if word not in _new_names or i > 0 and not word.startswith('-'): return word
+        message = f"{word} is called {_new_names[word]} now; the old name will be gone in version 0.3"
+        warnings.warn_explicit(message, FutureWarning, 'imagenette-train', 1)
+        return _new_names[word]
+    return [new_name(i, word) for i,word in enumerate(argv)]
+
 # %% ../../nbs/experiments/cli.ipynb #acaa7a5c
-def _parsed(argv):
+def _parse(argv):
     "The function that `argv` asks for, and its arguments; None if all is said already"
     from imagenette_train import __version__
     from imagenette_train.core.messages import suggest_name
@@ -127,11 +142,13 @@ def _parsed(argv):
 # %% ../../nbs/experiments/cli.ipynb #c1779212
 def main():
     "Do what the command line says"
-    argv = sys.argv[1:]
+    argv = _renamed(sys.argv[1:])
     try:
-        if asked := _parsed(argv): asked[0](**asked[1])
+        if found := _parse(argv):
+            f, options = found
+            f(**options)
     except KeyboardInterrupt:
-        how = 'the same command without --fresh' if '--fresh' in argv else 'the same command'
+        how = 'the same command without --retrain' if '--retrain' in argv else 'the same command'
         print(f"\nInterrupted. What is finished is kept; {how} resumes there.", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError) as e:

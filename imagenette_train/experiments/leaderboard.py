@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['presets', 'center_crops', 'variants', 'best_variant', 'leaderboard', 'TrainingConfig', 'fix_filter_norm',
-           'config_opt_func', 'config_schedule', 'split_hold_out', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
+           'config_opt_func', 'config_schedule', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
            'leaderboard_learner', 'train_config', 'score_center_crops', 'variant_config', 'Search', 'run_leaderboard',
            'run_search', 'binomial_std', 'search_table', 'leaderboard_table']
 
@@ -21,16 +21,17 @@ from ..core.io import *
 from ..core.rng import *
 from ..adam import *
 from ..optim.variants import *
-from ..optim.recent import *
+from ..optim.muon import *
 from ..core.batches import *
-from ..training.progress import *
 from ..callbacks import *
 from ..training.schedule import *
 from ..training.mixed_precision import *
-from ..training.tricks import *
+from ..training.weight_averaging import *
+from ..training.mixup import *
 from ..training.checkpoint import *
 from ..vision.imagenette import *
 from ..vision.augment import *
+from ..vision.images import *
 from ..vision.loaders import *
 from .results import *
 from ..vision.resnet import *
@@ -45,28 +46,28 @@ class TrainingConfig:
     wd: float = 0.01 # weight decay, decoupled
     mom: float = 0.95 # momentum: decay of the averaged gradient
     sched: str = 'linear' # linear or flat_cos
-    bs: int = 64 # pictures a batch
+    bs: int = 64 # images a batch
     smooth: float = 0.1 # share of the label that is spread over all classes
-    min_scale: float = 0.35 # smallest share of a picture that a random crop keeps
+    min_scale: float = 0.35 # smallest share of a image that a random crop keeps
     act: str = 'relu' # relu or mish
     se: bool = False # squeeze and excite?
     deep_stem: bool = True # three small convolutions in place of one of 7 x 7?
     blur: bool = True # blur the stem's max pool?
-    avg_shortcut: bool = True # average in the shortcuts that halve a picture?
+    avg_shortcut: bool = True # average in the shortcuts that halve a image?
     zero_init_norm: bool = True # does each block begin as its shortcut?
     depths: tuple = (2, 2, 2, 2) # blocks of the four stages
     width: int = 64 # channels of the first stage; each later one has twice as many
-    stem_pool: bool = True # does the stem end with a max pool that halves the picture again?
+    stem_pool: bool = True # does the stem end with a max pool that halves the image again?
     keep_stride: bool = False # does the last stage keep the side of its maps?
     ema: float | None = None # decay of averaged weights; None: no average
     adam_scale: float = 0.1 # Muon: rate of biases and norms, over that of the filters
     keep_norm: bool = False # does each filter bank keep the length it began with?
     lookahead: bool = False # Lookahead around the optimizer?
-    first_side: float = 1. # side of the training pictures in the first epoch, over that in the last
+    first_side: float = 1. # side of the training images in the first epoch, over that in the last
     whiten: bool = False # is the first convolution whitened, and fixed?
-    per_image_crop: bool = False # is every picture cropped by itself, in place of the batch as a whole?
-    take_turns: bool = False # is each picture mirrored in every other epoch, not by chance?
-    center_crop: float = 1. # side of the middle that validation looks at, over that of the picture
+    per_image_crop: bool = False # is every image cropped by itself, in place of the batch as a whole?
+    take_turns: bool = False # is each image mirrored in every other epoch, not by chance?
+    center_crop: float = 1. # side of the middle that validation looks at, over that of the image
 
 # %% ../../nbs/experiments/leaderboard.ipynb #ee5b8d3c
 def fix_filter_norm(p, # parameter, any shape
@@ -84,39 +85,29 @@ def _muon(params, lr, keep, ahead, **hypers):
     if keep: opt.cbs = [fix_filter_norm, *opt.cbs]
     return Lookahead(opt) if ahead else opt
 
-def config_opt_func(recipe): # a `TrainingConfig`
+def config_opt_func(config): # a `TrainingConfig`
     "Its optimizer, as `Learner` wants it: a function of parameters and rate"
-    if recipe.opt == 'adam': return partial(Adam, wd=recipe.wd, mom=recipe.mom, sqr_mom=0.99)
-    return partial(_muon, wd=recipe.wd, mom=recipe.mom, adam_scale=recipe.adam_scale,
-                   keep=recipe.keep_norm, ahead=recipe.lookahead)
+    if config.opt == 'adam': return partial(Adam, wd=config.wd, mom=config.mom, sqr_mom=0.99)
+    return partial(_muon, wd=config.wd, mom=config.mom, adam_scale=config.adam_scale,
+                   keep=config.keep_norm, ahead=config.lookahead)
 
 # %% ../../nbs/experiments/leaderboard.ipynb #f7bf737e
-def config_schedule(recipe): # a `TrainingConfig`
+def config_schedule(config): # a `TrainingConfig`
     "Its schedule of the learning rate"
-    lr = recipe.lr
+    lr = config.lr
     linear = combine_scheds([0.1, 0.9], [SchedLin(lr/10, lr), SchedLin(lr, lr/1000)])
     flat_cos = combine_scheds([0.6, 0.4], [SchedNo(lr), SchedCos(lr, lr/1000)])
-    return ParamScheduler(dict(lr=dict(linear=linear, flat_cos=flat_cos)[recipe.sched]))
-
-# %% ../../nbs/experiments/leaderboard.ipynb #34cfa1e5
-def split_hold_out(files, # list of `(path, class number)`
-             every=10): # hold out every so many pictures of each class
-    "Two lists: the pictures to train on, and those that are held out for choosing"
-    seen, train, held = {}, [], []
-    for f,k in files:
-        seen[k] = seen.get(k, 0) + 1
-        (held if seen[k] % every == 0 else train).append((f, k))
-    return train, held
+    return ParamScheduler(dict(lr=dict(linear=linear, flat_cos=flat_cos)[config.sched]))
 
 # %% ../../nbs/experiments/leaderboard.ipynb #ea3dc21f
 @dataclass(frozen=True)
 class Preset:
-    "How large a training for the record is"
+    "How large a training for the leaderboard is"
     name: str
     size: int = 128 # side of what the model sees, pixels
-    presize: int = 160 # shorter side of the decoded pictures, pixels
+    presize: int = 160 # shorter side of the decoded images, pixels
     n_epoch: int = 5
-    n_per_class: tuple | None = None # pictures of each class, (train, val); None: all
+    n_per_class: tuple | None = None # images of each class, (train, val); None: all
 
 presets = dict(record   = Preset('record'),
                record20 = Preset('record20', n_epoch=20),
@@ -124,28 +115,28 @@ presets = dict(record   = Preset('record'),
                smoke    = Preset('smoke', 32, 40, 1, (14, 8)))
 
 # %% ../../nbs/experiments/leaderboard.ipynb #f943da1f
-def leaderboard_dls(recipe, # a `TrainingConfig`
-                    race, # a `Preset`
+def leaderboard_dls(config, # a `TrainingConfig`
+                    preset, # a `Preset`
                     folder, # a `ImagenetteFolder`
-                    hold_out=False, # hold out some of the training pictures and validate on them?
+                    hold_out=False, # hold out some of the training images and validate on them?
                     device='cpu'): # where the work is done
     "`DataLoaders` with light crops and flips, nothing else"
-    files = folder.files(race.n_per_class)
+    files = folder.files(preset.n_per_class)
     if hold_out: files = split_hold_out(files[0])
-    crops = {k: getattr(recipe, k) for k in ('min_scale', 'per_image_crop', 'center_crop')}
-    flip = 0. if recipe.take_turns else 0.5
+    crops = {k: getattr(config, k) for k in ('min_scale', 'per_image_crop', 'center_crop')}
+    flip = 0. if config.take_turns else 0.5
     light = dict(crops, flip=flip, rotate=0., zoom=1., warp=0., max_lighting=0.)
     def loader(files, bs, train):
-        pics = cache_images(files, race.presize).to(device)
-        if train and recipe.take_turns: pics = _TurningPictures(pics)
-        return ImageLoader(pics, race.presize, Augment(race.size, **light), bs, train, device)
-    dls = DataLoaders(loader(files[0], recipe.bs, True), loader(files[1], 128, False), c=len(folder.classes))
+        pics = cache_images(files, preset.presize).to(device)
+        if train and config.take_turns: pics = _HalfFlipped(pics)
+        return ImageLoader(pics, preset.presize, Augment(preset.size, **light), bs, train, device)
+    dls = DataLoaders(loader(files[0], config.bs, True), loader(files[1], 128, False), c=len(folder.classes))
     dls.folder = folder
     return dls
 
 # %% ../../nbs/experiments/leaderboard.ipynb #7be1c0a2
-class _GrowPictures(Callback):
-    "Training pictures are small in the first epoch, grow, and have their whole side in the last two"
+class _ProgressiveResizing(Callback):
+    "Training images are small in the first epoch, grow, and have their whole side in the last two"
     run_outside_fit = False
     def __init__(self,
                  first, # side in the first epoch, as a share of the whole
@@ -159,7 +150,7 @@ class _GrowPictures(Callback):
         self.dls.train.tfm.size = round(self.side*(self.first + (1-self.first)*done))
 
 # %% ../../nbs/experiments/leaderboard.ipynb #7be1c0b2
-class _TurningPictures(ImageCache):
+class _HalfFlipped(ImageCache):
     "`pics`, half of them mirrored; the other half while `odd` is true"
     def __init__(self, pics): # `ImageCache`
         vars(self).update(vars(pics)) # the same bytes
@@ -172,15 +163,15 @@ class _TurningPictures(ImageCache):
         turned = (self.mirrored[idx] != self.odd).to(xb.device)
         return torch.where(turned[:,None,None,None], xb.flip(2), xb)
 
-class _TakeTurns(Callback):
-    "In every other epoch the other half of `_TurningPictures` is mirrored"
+class _AlternatingFlip(Callback):
+    "In every other epoch the other half of `_HalfFlipped` is mirrored"
     run_outside_fit = False
     def before_epoch(self): self.dls.train.pics.odd = self.epoch % 2 == 1
 
 # %% ../../nbs/experiments/leaderboard.ipynb #7be1c0a5
 @torch.no_grad()
 def whiten_first_conv(model, # its first convolution is changed, and fixed
-                      xb, # a batch of pictures, (n, 3, h, w)
+                      xb, # a batch of images, (n, 3, h, w)
                       eps=5e-4): # added to the variances, so that faint noise is not blown up
     "Filters from the patches of `xb`, the strongest first, whose answers are not correlated"
     conv = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
@@ -191,34 +182,35 @@ def whiten_first_conv(model, # its first convolution is changed, and fixed
     conv.requires_grad_(False)
 
 # %% ../../nbs/experiments/leaderboard.ipynb #42eae950
-def leaderboard_learner(recipe, # a `TrainingConfig`
+def leaderboard_learner(config, # a `TrainingConfig`
                         dls): # what `leaderboard_dls` gave
     "A `Learner` from random weights, in half precision where the machine can"
-    act = dict(relu=nn.ReLU, mish=nn.Mish)[recipe.act]
+    act = dict(relu=nn.ReLU, mish=nn.Mish)[config.act]
     names = 'se', 'deep_stem', 'blur', 'avg_shortcut', 'zero_init_norm', 'depths', 'stem_pool', 'keep_stride'
-    switches = dict({k: getattr(recipe, k) for k in names}, widths=[recipe.width*2**i for i in range(4)])
+    switches = dict({k: getattr(config, k) for k in names}, widths=[config.width*2**i for i in range(4)])
     model = configurable_resnet(dls.c, act=partial(act, inplace=True), **switches)
-    if recipe.whiten: whiten_first_conv(model, dls.one_batch()[0])
-    learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(recipe.smooth),
-                    config_opt_func(recipe), metrics=accuracy, cbs=EMA(recipe.ema) if recipe.ema else None,
+    if config.whiten: whiten_first_conv(model, dls.one_batch()[0])
+    learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(config.smooth),
+                    config_opt_func(config), metrics=accuracy, cbs=EMA(config.ema) if config.ema else None,
                     device=dls.train.device)
     return learn if dls.train.device.type == 'cpu' and not cpu_has_bf16() else learn.to_bf16()
 
 # %% ../../nbs/experiments/leaderboard.ipynb #d57dee39
-def train_config(recipe, # a `TrainingConfig`
-                 race, # a `Preset`
+def train_config(config, # a `TrainingConfig`
+                 preset, # a `Preset`
                  dls, # what `leaderboard_dls` gave
                  seed, # of weights, batches and augmentation
                  file=None, # checkpoint to resume from, removed at the end; None: there is none
-                 middles=()): # values of `Recipe.center_crop` to score the trained network with, too
+                 crops=()): # values of `TrainingConfig.center_crop` to score the trained network with, too
     "Train once from random weights; gives the epochs, the seconds and the precision"
     set_seed(seed)
-    learn = leaderboard_learner(recipe, dls)
-    cbs = [config_schedule(recipe), _GrowPictures(recipe.first_side, race.size),
-           *([_TakeTurns()] if recipe.take_turns else []),
-           *([Checkpoint(file)] if file else [])]
-    res = timed_fit(learn, lambda learn: learn.fit(race.n_epoch, recipe.lr, cbs=cbs, resume=file is not None))
-    if middles: res['middles'] = score_center_crops(learn, middles)
+    learn = leaderboard_learner(config, dls)
+    cbs = [config_schedule(config), _ProgressiveResizing(config.first_side, preset.size)]
+    if config.take_turns: cbs.append(_AlternatingFlip())
+    if file: cbs.append(Checkpoint(file))
+    fit = lambda learn: learn.fit(preset.n_epoch, config.lr, cbs=cbs, resume=file is not None)
+    res = timed_fit(learn, fit)
+    if crops: res['middles'] = score_center_crops(learn, crops)
     if file: Path(file).unlink(missing_ok=True) # nothing is left to be lost
     return res
 
@@ -226,22 +218,22 @@ def train_config(recipe, # a `TrainingConfig`
 center_crops = 1., 0.95, 0.9, 0.875, 0.84, 0.75
 
 def score_center_crops(learn, # a `Learner` of `leaderboard_learner`, trained
-                       middles): # values of `Recipe.center_crop`
-    "What validation gives when it looks at so much of each picture's middle"
-    def score(middle):
+                       crops): # values of `TrainingConfig.center_crop`
+    "What validation gives when it looks at so much of each image's middle"
+    def score(crop):
         dl = copy(learn.dls.valid)
         dl.tfm = copy(dl.tfm)
-        dl.tfm.center_crop = middle
+        dl.tfm.center_crop = crop
         loss,acc = learn.validate(dl)
-        return dict(middle=middle, valid_loss=loss, accuracy=acc)
-    return [score(o) for o in middles]
+        return dict(middle=crop, valid_loss=loss, accuracy=acc)
+    return [score(o) for o in crops]
 
 # %% ../../nbs/experiments/leaderboard.ipynb #5b842e20
 _combo = dict(lr=0.04, se=True, act='mish')
 _short = dict(_combo, mom=0.6, min_scale=0.5)
 
 variants = dict(
-    base      = ('the first recipe', {}),
+    base      = ('the first config', {}),
     adam      = ('Adam in place of Muon', dict(opt='adam', lr=3e-3)),
     adam_flat = ('Adam, flat then cosine', dict(opt='adam', lr=3e-3, sched='flat_cos')),
     muon_flat = ('flat then cosine', dict(sched='flat_cos')),
@@ -264,7 +256,7 @@ variants = dict(
     fine      = ('a stem that halves once, all maps with twice the side', dict(stem_pool=False)),
     last      = ('last maps with twice the side', dict(keep_stride=True)),
     wide      = ('one and a half times the channels', dict(width=96)),
-    grow      = ('small pictures first', dict(first_side=2/3)),
+    grow      = ('small images first', dict(first_side=2/3)),
     whiten    = ('a whitened first convolution', dict(whiten=True)),
     combo     = ('combo: twice the rate, squeeze and excite, Mish', _combo),
     combo8    = ('combo at twice its rate', dict(_combo, lr=0.08)),
@@ -275,9 +267,10 @@ variants = dict(
     mom3      = ('short, with a momentum of 0.3', dict(_short, mom=0.3)),
     mom_lr8   = ('short at twice its rate', dict(_short, lr=0.08)),
     mom_wide  = ('short with one and a half times the channels', dict(_short, width=96)),
-    mom_norms = ('short with faster norms that begin at 1', dict(_short, adam_scale=0.2, zero_init_norm=False)),
+    mom_norms = ('short with faster norms that begin at 1',
+                 dict(_short, adam_scale=0.2, zero_init_norm=False)),
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
-    each5     = ('short, each picture with a crop of its own', dict(_short, per_image_crop=True)),
+    each5     = ('short, each image with a crop of its own', dict(_short, per_image_crop=True)),
     turns     = ('short, mirrored in turns', dict(_short, take_turns=True)),
     wide_mid  = ('short with one and a half times the channels, scored on the middle',
                  dict(_short, width=96, center_crop=0.875)),
@@ -285,8 +278,7 @@ variants = dict(
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
     combo_air = ('momentum 0.6, three times the first rate, filters keep their length',
                  dict(_combo, lr=0.06, mom=0.6, keep_norm=True, wd=0.)),
-    deep      = ('combo with 13 blocks in place of 8',
-                 dict(_combo, depths=(3, 4, 4, 2))),
+    deep      = ('combo with 13 blocks in place of 8', dict(_combo, depths=(3, 4, 4, 2))),
     combofine = ('combo, a stem that halves once, crops keep half',
                  dict(_combo, min_scale=0.5, stem_pool=False)),
     combowide = ('combo with one and a half times the channels', dict(_combo, width=96)),
@@ -295,6 +287,7 @@ variants = dict(
     gather7   = ('the same, but crops keep seven tenths',
                  dict(_combo, min_scale=0.7, adam_scale=0.2, zero_init_norm=False)))
 
+# %% ../../nbs/experiments/leaderboard.ipynb #7a103aed
 def variant_config(name): # of `variants`
     "The `TrainingConfig` of a variant"
     return replace(TrainingConfig(), **variants[check_choice(name, variants, 'variant')][1])
@@ -307,34 +300,35 @@ def _as_stored(config):
     "The settings of `config` under the names that they have in the files of results"
     return {_stored_names.get(k, k): v for k,v in asdict(config).items()}
 
+# %% ../../nbs/experiments/leaderboard.ipynb #ab013335
 class Search:
-    "Trainings of variants with several seeds on one set of pictures; each result is kept as it is made"
+    "Trainings of variants with several seeds on one set of images; each result is kept as it is made"
     def __init__(self,
                  names, # of `variants`
-                 race, # name of one of `presets`
+                 preset, # name of one of `presets`
                  seeds, # numbers
-                 hold_out, # validate on held-out training pictures?
+                 hold_out, # validate on held-out training images?
                  path=None, # folder; None: found as `find_imagenette` says, else the 320-pixel archive
                  device=None, # None: CUDA if there is one, else the CPU
-                 out=None, # folder for the results; None: runs/RACE-DEVICE
+                 out=None, # folder for the results; None: runs/PRESET-DEVICE
                  retrain=False): # train again what is already there?
-        self.recipes = {name: variant_config(name) for name in names}
-        self.race, self.device = presets[check_choice(race, presets, 'profile')], default_device(device)
+        self.configs = {name: variant_config(name) for name in names}
+        self.preset, self.device = presets[check_choice(preset, presets, 'preset')], default_device(device)
         self.seeds, self.hold_out, self.retrain = seeds, hold_out, retrain
-        self.out = Path(out or f'runs/{race}-{self.device.type}')
+        self.out = Path(out or f'runs/{preset}-{self.device.type}')
         check_output_dir(self.out)
         self.folder = find_imagenette(URLs.IMAGENETTE_320, path)
 
     def settings(self, name, seed, dls):
         "What identifies a result"
-        return dict(variant=name, recipe=_as_stored(self.recipes[name]), race=asdict(self.race), seed=seed,
+        return dict(variant=name, recipe=_as_stored(self.configs[name]), race=asdict(self.preset), seed=seed,
                     choosing=self.hold_out, device=self.device.type, data=dataset_info(dls))
 
     def train(self, name, seed):
         "The result of one training, kept or made"
-        recipe, file = self.recipes[name], self.out/f'{name}-seed{seed}.json'
-        dls = leaderboard_dls(recipe, self.race, self.folder, self.hold_out, self.device)
-        make = lambda: train_config(recipe, self.race, dls, seed, file.with_suffix('.ckpt'),
+        config, file = self.configs[name], self.out/f'{name}-seed{seed}.json'
+        dls = leaderboard_dls(config, self.preset, self.folder, self.hold_out, self.device)
+        make = lambda: train_config(config, self.preset, dls, seed, file.with_suffix('.ckpt'),
                                     center_crops if self.hold_out else ())
         res, kept = load_or_run(file, self.settings(name, seed, dls), make, self.retrain)
         acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
@@ -345,51 +339,51 @@ class Search:
 # %% ../../nbs/experiments/leaderboard.ipynb #caf680ad
 best_variant = 'wide_mid' # by the search below
 
-def run_leaderboard(path=None, # folder of pictures; None: found as `find_imagenette` says
-                    profile='record', # name of one of `presets`
+def run_leaderboard(path=None, # folder of images; None: found as `find_imagenette` says
+                    preset='record', # name of one of `presets`
                     device=None, # None: CUDA if there is one, else the CPU
                     seeds=3, # how many seeds, counted from 0
-                    out=None, # folder for the results; None: runs/PROFILE-DEVICE
+                    out=None, # folder for the results; None: runs/PRESET-DEVICE
                     retrain=False): # train again what is already there?
-    "Train the chosen recipe for the leaderboard's rules and print the table; resumes where it stopped"
+    "Train the chosen config for the leaderboard's rules and print the table; resumes where it stopped"
     check_count('seeds', seeds)
-    rs = Search([best_variant], profile, range(seeds), False, path, device, out, retrain)
-    res = [rs.train(best_variant, seed) for seed in rs.seeds]
-    table = leaderboard_table(load_results(rs.out, variants, 'variant'))
-    atomic_write_text(rs.out/'tables.md', table + '\n')
-    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {rs.out}')
+    search = Search([best_variant], preset, range(seeds), False, path, device, out, retrain)
+    res = [search.train(best_variant, seed) for seed in search.seeds]
+    table = leaderboard_table(load_results(search.out, variants, 'variant'))
+    atomic_write_text(search.out/'tables.md', table + '\n')
+    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')
     return res
 
 # %% ../../nbs/experiments/leaderboard.ipynb #d1523da1
-def run_search(path=None, # folder of pictures; None: found as `find_imagenette` says
+def run_search(path=None, # folder of images; None: found as `find_imagenette` says
                device=None, # None: CUDA if there is one, else the CPU
                seeds=1, # how many seeds, counted from 100
                names=None, # of `variants`; None: all
-               profile='search', # name of one of `presets`
-               out=None, # folder for the results; None: runs/PROFILE-DEVICE
+               preset='search', # name of one of `presets`
+               out=None, # folder for the results; None: runs/PRESET-DEVICE
                retrain=False): # train again what is already there?
-    "Train variants on nine tenths of the training pictures and print what each is worth on the rest"
+    "Train variants on nine tenths of the training images and print what each is worth on the rest"
     check_count('seeds', seeds)
-    rs = Search(list(names or variants), profile, range(100, 100+seeds), True, path, device, out, retrain)
-    res = [rs.train(name, seed) for seed in rs.seeds for name in rs.recipes]
-    table = search_table(load_results(rs.out, variants, 'variant'))
-    atomic_write_text(rs.out/'tables.md', table + '\n')
-    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {rs.out}')
+    search = Search(list(names or variants), preset, range(100, 100+seeds), True, path, device, out, retrain)
+    res = [search.train(name, seed) for seed in search.seeds for name in search.configs]
+    table = search_table(load_results(search.out, variants, 'variant'))
+    atomic_write_text(search.out/'tables.md', table + '\n')
+    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')
     return res
 
 # %% ../../nbs/experiments/leaderboard.ipynb #f38a3f2c
-def _last(results, value='accuracy'):
+def _last_epoch(results, value='accuracy'):
     "A figure of the last epoch, by variant and seed"
     return {(o['settings']['variant'], o['settings']['seed']): o['epochs'][-1][value] for o in results}
 
-def binomial_std(share, n): # share of n pictures that is right
-    "Standard deviation of a share that was counted on `n` pictures: binomial"
+def binomial_std(share, n): # share of n images that is right
+    "Standard deviation of a share that was counted on `n` images: binomial"
     return (share*(1-share)/n)**0.5
 
 # %% ../../nbs/experiments/leaderboard.ipynb #f0fdc2a6
 def search_table(results): # raw results of `run_search`
-    "Accuracy, its change from the first recipe, seed by seed, and loss of each variant on held-out pictures"
-    last, loss = _last(results), _last(results, 'valid_loss')
+    "Accuracy, its change from the first config, seed by seed, and loss of each variant on held-out images"
+    last, loss = _last_epoch(results), _last_epoch(results, 'valid_loss')
     rows = []
     for name,(title,_) in variants.items():
         seeds = sorted(s for k,s in last if k == name)
@@ -398,7 +392,8 @@ def search_table(results): # raw results of `run_search`
         change = ', '.join(f"{100*(last[name,s]-last['base',s]):+.1f}" for s in both)
         rows.append([title, len(seeds), format_mean_std([100*last[name,s] for s in seeds], 1), change,
                      ', '.join(f'{loss[name,s]:.3f}' for s in seeds)])
-    return markdown_table(rows, ['variant', 'seeds', 'accuracy, %', 'change by seed, points', 'held-out loss'])
+    heads = ['variant', 'seeds', 'accuracy, %', 'change by seed, points', 'held-out loss']
+    return markdown_table(rows, heads)
 
 # %% ../../nbs/experiments/leaderboard.ipynb #38e5d060
 def leaderboard_table(results): # raw results of `run_leaderboard`
@@ -411,7 +406,7 @@ def leaderboard_table(results): # raw results of `run_leaderboard`
         accs = zip(*([100*o['epochs'][i]['accuracy'] for i in shown] for o in mine))
         best = leaderboard.get((mine[0]['settings']['race']['size'], n_epoch), '')
         rows.append([variants[name][0], len(mine), *(format_mean_std(a, 2) for a in accs), best])
-    return markdown_table(rows, ['recipe', 'seeds', *(pluralize(i+1, 'epoch') for i in shown), 'board'])
+    return markdown_table(rows, ['config', 'seeds', *(pluralize(i+1, 'epoch') for i in shown), 'board'])
 
 # best accuracy in % by pixels and epochs, as github.com/fastai/imagenette showed it in November 2026
 leaderboard = {(128, 5): 87.43, (128, 20): 91.57}

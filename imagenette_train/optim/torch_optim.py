@@ -8,7 +8,6 @@ __all__ = ['torch_hyper_names', 'OptimWrapper']
 # %% ../../nbs/optim/torch_optim.ipynb #0c1ae9b7
 from collections import defaultdict
 import torch
-from fastcore.basics import patch
 from ..core.param_groups import *
 from ..optimizer import *
 
@@ -28,13 +27,12 @@ def _torch_defaults(opt):
     try: return opt(probe).defaults
     except TypeError: return opt(probe, lr=0.1).defaults # some have no rate of their own
 
-def _first_hypers(names, defaults):
+def _default_hypers(names, defaults):
     "What `defaults` says, under our names"
     return {k: defaults[name] if at is None else defaults[name][at]
              for k,(name,at) in names.items() if defaults[name] is not None}
 
-# %% ../../nbs/optim/torch_optim.ipynb #80bc0e34
-def _ours(hypers, names):
+def _to_our_names(hypers, names):
     "`hypers` with PyTorch's names (`momentum`, `betas`, `weight_decay`, ...) translated into ours"
     res = dict(hypers)
     for k,(name,at) in names.items():
@@ -44,8 +42,41 @@ def _ours(hypers, names):
         res[k] = hypers[name] if at is None else hypers[name][at]
     return res
 
+# %% ../../nbs/optim/torch_optim.ipynb #bcae904f
+class _TorchStep(Optimizer):
+    "Steps by the optimizer `inner`, which is made at the first step"
+    def step(self,
+             closure=None): # computes the loss again, if the wrapped optimizer wants it
+        "One step of the wrapped optimizer with our hypers"
+        if self.inner is None: self._make_inner()
+        self._push_hypers()
+        return self.inner.step(closure) if closure is not None else self.inner.step()
+
+    def _make_inner(self):
+        "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
+        groups, self._owner = [], [] # the owner: number of our group, and whether it decays
+        for i,pg in enumerate(self.param_lists):
+            for decays in (True, False):
+                ps = [p for p in pg if self.state[p].get('do_wd', True) == decays]
+                if not ps: continue
+                groups.append(dict(params=ps))
+                self._owner.append((i, decays))
+        lr = self.hypers[0].get('lr')
+        self.inner = self.opt_class(groups, **({} if lr is None else {'lr': lr}))
+        if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
+        self._inner_state = None
+
+    def _push_hypers(self):
+        "Writes our hypers into the wrapped optimizer's groups"
+        for group,(i,decays) in zip(self.inner.param_groups, self._owner):
+            for k,v in self.hypers[i].items():
+                name, at = self._names[k]
+                if k == 'wd' and not decays: v = 0.
+                if at is None: group[name] = v
+                else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
+
 # %% ../../nbs/optim/torch_optim.ipynb #2df1c42b
-class OptimWrapper(Optimizer):
+class OptimWrapper(_TorchStep):
     "Any `torch.optim` optimizer in the place of an `Optimizer`"
     def __init__(self,
                  params, # tensors, or lists of tensors (parameter groups)
@@ -56,67 +87,28 @@ class OptimWrapper(Optimizer):
         self.inner = self._inner_state = None
         defaults = _torch_defaults(opt)
         self._names = torch_hyper_names(defaults)
-        self.hypers = [_first_hypers(self._names, defaults) for _ in self.param_lists]
-        self.set_hypers(**_ours(hypers, self._names))
+        self.hypers = [_default_hypers(self._names, defaults) for _ in self.param_lists]
+        self.set_hypers(**_to_our_names(hypers, self._names))
 
-    def hyper_names(self): return set(self._names)
+    def hyper_names(self):
+        "The hypers that the wrapped optimizer takes, under our names"
+        return set(self._names)
 
-# %% ../../nbs/optim/torch_optim.ipynb #bcae904f
-@patch
-def _make(self:OptimWrapper):
-    "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
-    groups, self._owner = [], [] # the owner: number of our group, and whether it decays
-    for i,pg in enumerate(self.param_lists):
-        for decays in (True, False):
-            ps = [p for p in pg if self.state[p].get('do_wd', True) == decays]
-            if not ps: continue
-            groups.append(dict(params=ps))
-            self._owner.append((i, decays))
-    lr = self.hypers[0].get('lr')
-    self.inner = self.opt_class(groups, **({} if lr is None else {'lr': lr}))
-    if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
-    self._inner_state = None
+    def clear_state(self):
+        "Forget all statistics, those of the wrapped optimizer as well"
+        super().clear_state()
+        self.inner = self._inner_state = None
 
-# %% ../../nbs/optim/torch_optim.ipynb #6c8acfff
-@patch
-def _push(self:OptimWrapper):
-    "Writes our hypers into the wrapped optimizer's groups"
-    for group,(i,decays) in zip(self.inner.param_groups, self._owner):
-        for k,v in self.hypers[i].items():
-            name, at = self._names[k]
-            if k == 'wd' and not decays: v = 0.
-            if at is None: group[name] = v
-            else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
+    def state_dict(self):
+        "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
+        inner = self._inner_state if self.inner is None else self.inner.state_dict()
+        return {**super().state_dict(), 'inner': inner}
 
-# %% ../../nbs/optim/torch_optim.ipynb #083f2e7a
-@patch
-def step(self:OptimWrapper,
-         closure=None): # computes the loss again, if the wrapped optimizer wants it
-    "One step of the wrapped optimizer with our hypers"
-    if self.inner is None: self._make()
-    self._push()
-    return self.inner.step(closure) if closure is not None else self.inner.step()
-
-# %% ../../nbs/optim/torch_optim.ipynb #78dd26dd
-@patch
-def clear_state(self:OptimWrapper):
-    "Forget all statistics, those of the wrapped optimizer as well"
-    super(OptimWrapper, self).clear_state()
-    self.inner = self._inner_state = None
-
-# %% ../../nbs/optim/torch_optim.ipynb #85c9a0b9
-@patch
-def state_dict(self:OptimWrapper):
-    "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
-    inner = self._inner_state if self.inner is None else self.inner.state_dict()
-    return {**super(OptimWrapper, self).state_dict(), 'inner': inner}
-
-# %% ../../nbs/optim/torch_optim.ipynb #4ad6f5e3
-@patch
-def load_state_dict(self:OptimWrapper,
-                    sd): # what `state_dict` gave
-    "Take over flags, hypers and the wrapped optimizer's state"
-    if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
-        raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: another optimizer?")
-    super(OptimWrapper, self).load_state_dict(sd)
-    self.inner, self._inner_state = None, sd['inner']
+    def load_state_dict(self,
+                        sd): # what `state_dict` gave
+        "Take over flags, hypers and the wrapped optimizer's state"
+        if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
+            raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: "
+                             "another optimizer?")
+        super().load_state_dict(sd)
+        self.inner, self._inner_state = None, sd['inner']

@@ -14,10 +14,7 @@ import torch
 from torch import nn
 from ..core.rng import *
 from ..momentum import SGD
-from ..optim.recent import ScheduleFreeAdamW
-from ..course.toy_problems import *
 from ..core.batches import *
-from ..core.events import *
 from ..callbacks import *
 from .saving import *
 from .progress import *
@@ -25,17 +22,22 @@ from .schedule import *
 from .lr_finder import *
 from .mixed_precision import *
 from .cuda_graphs import *
-from .tricks import *
+from .gradients import *
+from .weight_averaging import *
+from .mixup import *
 from .early_stopping import *
-from .checkpoint import *
+from .loggers import *
 from .hooks import *
-from ..vision.inference import *
+from .diagnostics import *
+from .checkpoint import *
+from ..optim.schedule_free import ScheduleFreeAdamW
 
 # %% ../../nbs/training/callback_checks.ipynb #0cb0023a
 def _log_line(file, numbers, step):
     "A tracker of experiments in one line"
     with open(file, 'a') as f: f.write(json.dumps([step, numbers]) + '\n')
 
+# %% ../../nbs/training/callback_checks.ipynb #eb5103c6
 shipped = dict(
     GradientClip = lambda f: GradientClip(max_norm=1.),
     GradientAccumulation = lambda f: GradientAccumulation(24),
@@ -65,14 +67,12 @@ shipped = dict(
     Checkpoint = lambda f: Checkpoint(f/'training.ckpt', every=3))
 
 # %% ../../nbs/training/callback_checks.ipynb #0911538c
-def _kept(learn):
-    f = io.BytesIO()
-    learn.save(f)
+def _save_to_memory(learn): learn.save(io.BytesIO())
 
-def _shown(learn):
+def _show_loop(learn):
     with redirect_stdout(io.StringIO()): learn.show_training_loop()
 
-def _tried(learn):
+def _trial_fit(learn):
     with learn.trial_run():
         learn.opt = None
         learn.fit(1, 0.5)
@@ -83,10 +83,9 @@ questions = dict(
     validate_on_training = lambda learn: learn.validate(learn.dls.train),
     get_preds = lambda learn: learn.get_preds(),
     summary = lambda learn: learn.summary(),
-    interpret = lambda learn: learn.interpret(),
     sanity_check = lambda learn: learn.sanity_check(3),
     lr_find = lambda learn: learn.lr_find(num_it=6, show_plot=False),
-    trial_run = _tried, save = _kept, show_training_loop = _shown,
+    trial_run = _trial_fit, save = _save_to_memory, show_training_loop = _show_loop,
     pickle = pickle.dumps, deepcopy = copy.deepcopy)
 
 # what must be refused while a fit is running
@@ -94,24 +93,33 @@ refused = dict(
     fit = lambda learn: learn.fit(1), fit_one_cycle = lambda learn: learn.fit_one_cycle(1),
     add_cbs = lambda learn: learn.add_cbs(Callback()), remove_cbs = lambda learn: learn.remove_cbs(Recorder))
 
+# %% ../../nbs/training/callback_checks.ipynb #9a91ec63
+def _images(n, seed):
+    "`n` images (1, 12, 12), and which quarter of each is bright (0 to 3)"
+    g = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(n, 1, 12, 12, generator=g), torch.randint(4, (n,), generator=g)
+    for image,k in zip(x, y.tolist()):
+        top, left = 6*(k//2), 6*(k%2)
+        image[:, top:top+6, left:left+6] += 1
+    return x, y
+
 # %% ../../nbs/training/callback_checks.ipynb #e2200e24
 class _Net(nn.Module):
-    "A small network that remembers its last output; in threes, as `RNNRegularizer` wants it, if `thrice`"
-    def __init__(self, thrice):
+    "A small network with its last output as an attribute; if `as_rnn`, it returns three things, as an RNN"
+    def __init__(self, as_rnn):
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
                                  nn.Dropout(0.1), nn.Linear(100, 4))
-        self.thrice, self.last = thrice, 0.
+        self.as_rnn, self.last = as_rnn, 0.
     def reset(self): self.last = 0.
     def forward(self, x):
         out = self.net(x)
         self.last = out.detach().mean()
         steps = [out[:,None].expand(-1, 3, -1)]
-        return (out, steps, steps) if self.thrice else out
+        return (out, steps, steps) if self.as_rnn else out
 
-# %% ../../nbs/training/callback_checks.ipynb #b6075391
-class _Seen:
-    "A metric with a memory"
+class _CountItems:
+    "A metric that has a state"
     name = 'seen'
     def reset(self): self.n = 0
     def update(self, pred, y): self.n += len(y)
@@ -121,14 +129,14 @@ class _Seen:
 def _learner(names, makers, folder, more=(), fused=False):
     "A Learner with the callbacks called `names`, and `more`"
     set_seed(4)
-    data = [torch.utils.data.TensorDataset(*tiny_images(n, seed=s)) for n,s in ((60, 0), (24, 1))]
-    dice = torch.Generator().manual_seed(5)
-    train = torch.utils.data.DataLoader(data[0], 16, shuffle=True, generator=dice)
+    data = [torch.utils.data.TensorDataset(*_images(n, seed=s)) for n,s in ((60, 0), (24, 1))]
+    rng = torch.Generator().manual_seed(5)
+    train = torch.utils.data.DataLoader(data[0], 16, shuffle=True, generator=rng)
     dls = DataLoaders(train, torch.utils.data.DataLoader(data[1], 16), c=4)
-    opt_func = partial(ScheduleFreeAdamW if 'ScheduleFreeEval' in names else partial(SGD, mom=0.9), fused=fused)
+    opt_func = ScheduleFreeAdamW if 'ScheduleFreeEval' in names else partial(SGD, mom=0.9)
     cbs = [makers[n](folder) for n in names] + list(more)
-    learn = Learner(dls, _Net('RNNRegularizer' in names), opt_func=opt_func, lr=0.05, cbs=cbs,
-                    metrics=[accuracy, _Seen()])
+    learn = Learner(dls, _Net('RNNRegularizer' in names), opt_func=partial(opt_func, fused=fused),
+                    lr=0.05, cbs=cbs, metrics=[accuracy, _CountItems()])
     learn.logger = None
     return learn
 
@@ -160,34 +168,26 @@ def _file_content(f):
     if f.suffix == '.ckpt':
         return {k: v for k,v in torch.load(f, weights_only=True).items() if k != 'callbacks'}
 
-_times = {'seconds', 'row', '_t', '_t0', 'rows', 'bar', '_bar', '_looked'}
+_time_attrs = {'seconds', 'row', '_t', '_t0', 'rows', 'bar', '_bar', '_looked'}
 
 # %% ../../nbs/training/callback_checks.ipynb #6b4e772b
-def left_behind(learn, folder): # a Learner, and the folder in which its callbacks write
+def left_behind(learn, # a Learner
+                folder): # in which its callbacks write
     "Everything that a training leaves behind, as one nested dict"
     rec = learn.recorder
-    memory = {cb.name: callback_state(cb)[0] for cb in learn.cbs if getattr(cb, 'saved_in_checkpoint', True)}
-    for state in memory.values():
-        for k in _times: state['plain'].pop(k, None)
+    states = {cb.name: callback_state(cb)[0] for cb in learn.cbs if getattr(cb, 'saved_in_checkpoint', True)}
+    for state in states.values():
+        for k in _time_attrs: state['plain'].pop(k, None)
     return dict(model=learn.model.state_dict(), modes=[m.training for m in learn.model.modules()],
-                last=learn.model.last, opt=learn.opt.state_dict(), memory=memory,
+                last=learn.model.last, opt=learn.opt.state_dict(), callbacks=states,
                 recorded=dict(losses=rec.raw_losses, smooth=rec.losses, lrs=rec.lrs, values=rec.values),
                 flags=[p.requires_grad for p in learn.model.parameters()], random=get_rng_state(),
-                dice=get_loader_state(learn.dls.train),
+                loader=get_loader_state(learn.dls.train),
                 files={str(f.relative_to(folder)): _file_content(f) for f in sorted(folder.rglob('*'))
                        if f.is_file() and not f.name.startswith('events.')})
 
-# %% ../../nbs/training/callback_checks.ipynb #7662e267
-def first_difference(a, b, path=''): # two nested dicts, lists or tensors
-    "Where the first difference of `a` and `b` is; None if there is none"
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor): return None if _same(a, b) else path
-    if isinstance(a, dict) and isinstance(b, dict): return _in_dicts(a, b, path)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return _in_dicts(dict(enumerate(a)), dict(enumerate(b)), path)
-    return None if a == b or a != a and b != b else f'{path}: {a} and {b}'
-
 # %% ../../nbs/training/callback_checks.ipynb #cd2afa90
-def _same(a, b):
+def _equal_tensors(a, b):
     "Are two tensors equal, a NaN being equal to a NaN?"
     return a.shape == b.shape and bool(((a == b) | (a != a) & (b != b)).all())
 
@@ -195,6 +195,16 @@ def _in_dicts(a, b, path):
     if a.keys() != b.keys(): return f'{path}: {sorted(map(str, a.keys() ^ b.keys()))}'
     found = (first_difference(a[k], b[k], f'{path}/{k}') for k in a)
     return next((o for o in found if o is not None), None)
+
+def first_difference(a, b, # two nested dicts, lists or tensors
+                     path=''): # where in them we are
+    "Where the first difference of `a` and `b` is; None if there is none"
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return None if _equal_tensors(a, b) else path
+    if isinstance(a, dict) and isinstance(b, dict): return _in_dicts(a, b, path)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return _in_dicts(dict(enumerate(a)), dict(enumerate(b)), path)
+    return None if a == b or a != a and b != b else f'{path}: {a} and {b}'
 
 # %% ../../nbs/training/callback_checks.ipynb #398805f1
 @contextmanager
@@ -206,7 +216,12 @@ def _quiet():
 when = ('before', 'during', 'after', 'resumed')
 
 # %% ../../nbs/training/callback_checks.ipynb #bb109607
-def trained(names, makers, n_epoch, ask=None, moment=None, event=None, stop=None, fused=False):
+def trained(names, makers, # as in `check_callbacks`
+            n_epoch, # of the fit
+            ask=None, # function of a Learner: the question
+            moment=None, event=None, # as in `check_callbacks`
+            stop=None, # training batch in which the fit is interrupted; None: in none
+            fused=False): # as in `check_callbacks`
     "What a training leaves behind; `ask` is asked at `moment`, and it is interrupted in batch `stop`"
     with tempfile.TemporaryDirectory() as tmp:
         folder, resume = Path(tmp), stop is not None
@@ -251,11 +266,11 @@ apart = [{'EMA', 'ScheduleFreeEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'Compi
 # %% ../../nbs/training/callback_checks.ipynb #64b19b7f
 def crossings(seed=0): # of the events at which questions are asked, and of the optimizers
     "Yields (callbacks, question, moment, event, fused): each callback and each pair, with everything"
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     names = [(n,) for n in shipped] + [p for p in itertools.combinations(shipped, 2) if set(p) not in apart]
     for cbs,q,moment in itertools.product(names, questions, when):
-        event = dice.choice(events_asked[:4] + events_asked[-4:] if q in copies else events_asked)
-        yield cbs, q, moment, event, dice.choice((False, 'flat'))
+        event = rng.choice(events_asked[:4] + events_asked[-4:] if q in copies else events_asked)
+        yield cbs, q, moment, event, rng.choice((False, 'flat'))
 
 # %% ../../nbs/training/callback_checks.ipynb #df6c4a6c
 def cross(n=None, # how many crossings, drawn at random; None: all

@@ -12,6 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from ..core.rng import *
@@ -22,7 +23,7 @@ from ..core.metrics import *
 # %% ../../nbs/training/distributed.ipynb #b4c9fbb8
 def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else Gloo
                      timeout=600): # seconds that a process waits for the others before it gives up
-    "Join the processes that `torchrun` started, and take our GPU; gives our number and how many we are"
+    "Join the processes that `torchrun` started, and take our GPU; gives our rank and how many we are"
     if not dist.is_available() or 'RANK' not in os.environ: return 0, 1
     if not dist.is_initialized():
         gpu = torch.cuda.is_available() and backend in (None, 'nccl')
@@ -34,7 +35,7 @@ def init_distributed(backend=None, # how to talk; None: NCCL between GPUs, else 
     return dist.get_rank(), dist.get_world_size()
 
 # %% ../../nbs/training/distributed.ipynb #3e8e376e
-class _Cut:
+class _ShardedBatches:
     "A batch sampler's batches, of which we take our share"
     def __init__(self, batches, rank, world_size, lengths):
         self.batches, self.rank, self.world_size, self.lengths = batches, rank, world_size, lengths
@@ -45,6 +46,11 @@ class _Cut:
             self.lengths.append(len(b))
             yield b[self.rank::self.world_size] or b[:1]
 
+def _slice_batch(b, part):
+    "`part` of every tensor of batch `b`"
+    if isinstance(b, torch.Tensor): return b[part]
+    return map_batch(lambda o: _slice_batch(o, part), b)
+
 # %% ../../nbs/training/distributed.ipynb #760b841d
 class ShardedLoader:
     "Our share of every batch of a loader; `n` of its items count, of `n_all` in all processes"
@@ -53,39 +59,37 @@ class ShardedLoader:
                  rank, # our number, from 0
                  world_size, # how many processes there are
                  train=True): # for training: an item that does not count, where our share is empty
-        self.dl, self.rank, self.world_size, self.train, self.n, self.n_all = dl, rank, world_size, train, 0, 0
+        self.dl, self.rank, self.world_size, self.train = dl, rank, world_size, train
+        self.n = self.n_all = 0
         # whose random numbers a checkpoint keeps
         self.sampler, self.generator = getattr(dl, 'sampler', None), getattr(dl, 'generator', None)
 
     def __len__(self): return len(self.dl)
 
-    def _shares(self):
+    def _torch_shards(self):
+        "As `_shards`, where a `DataLoader` of PyTorch loads only our items"
+        lengths, dl = deque(), self.dl
+        kept = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
+                'multiprocessing_context', 'generator', 'prefetch_factor')
+        batches = _ShardedBatches(dl.batch_sampler, self.rank, self.world_size, lengths)
+        for b in DataLoader(dl.dataset, batch_sampler=batches, **{k: getattr(dl, k) for k in kept}):
+            yield b, lengths.popleft()
+
+    def _shards(self):
         "Our share of each batch, and the length of the whole"
         if isinstance(self.dl, DataLoader) and self.dl.batch_sampler is not None:
-            lengths, kept = deque(), ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
-                                      'multiprocessing_context', 'generator', 'prefetch_factor')
-            inner = DataLoader(self.dl.dataset,
-                               batch_sampler=_Cut(self.dl.batch_sampler, self.rank, self.world_size, lengths),
-                               **{k: getattr(self.dl, k) for k in kept})
-            for b in inner: yield b, lengths.popleft()
+            yield from self._torch_shards()
         elif hasattr(self.dl, 'shard'): yield from self.dl.shard(self.rank, self.world_size)
         else:
             for b in self.dl:
                 n = batch_size(b)
-                if n <= self.rank: b = _cut(b, slice(0, 1))
-                else: b = _cut(b, slice(self.rank, None, self.world_size))
-                yield b, n
+                part = slice(0, 1) if n <= self.rank else slice(self.rank, None, self.world_size)
+                yield _slice_batch(b, part), n
 
     def __iter__(self):
-        for b,n in self._shares():
+        for b,n in self._shards():
             self.n, self.n_all = len(range(self.rank, n, self.world_size)), n
             if self.n or self.train: yield b
-
-# %% ../../nbs/training/distributed.ipynb #3202aebb
-def _cut(b, part):
-    "`part` of every tensor of batch `b`"
-    if isinstance(b, torch.Tensor): return b[part]
-    return map_batch(lambda o: _cut(o, part), b)
 
 # %% ../../nbs/training/distributed.ipynb #04da4692
 class _Replica(DistributedDataParallel):
@@ -97,13 +101,8 @@ class _Replica(DistributedDataParallel):
     def load_state_dict(self, *args, **kwargs): return self.module.load_state_dict(*args, **kwargs)
 
 # %% ../../nbs/training/distributed.ipynb #ebe9d7a4
-class Distributed(Callback):
-    "Trains in several processes at once, each on its share of every batch"
-    order, unique = -1000, True # before all others
-    saved_in_checkpoint = False # a checkpoint of several processes is one of a single process, too
-    def __init__(self, **kwargs): # of `DistributedDataParallel`, such as `find_unused_parameters`
-        self.kwargs, self.bare, self.replica, self.share = kwargs, None, None, None
-
+class _DividedTraining(Callback):
+    "Each process trains on its share of every batch, and all on the same"
     def begin_fit(self):
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._compare(dict(epochs=self.n_epoch, training_batches=len(self.dls.train),
@@ -118,8 +117,9 @@ class Distributed(Callback):
         dist.all_gather_object(everyone, mine)
         for k in mine:
             if any(o[k] != mine[k] for o in everyone):
-                raise ValueError(f"the processes do not train the same: {k.replace('_', ' ')} "
-                                 f"{', '.join(str(o[k]) for o in everyone)} in processes 0 to {self.world_size-1}")
+                values = ', '.join(str(o[k]) for o in everyone)
+                raise ValueError(f"the processes do not train the same: {k.replace('_', ' ')} {values} "
+                                 f"in processes 0 to {self.world_size-1}")
 
     def begin_train(self):
         self.learn.model, self.first = self.replica, True
@@ -143,24 +143,30 @@ class Distributed(Callback):
         dist.all_reduce(everyone)
         self.learn.loss = ours + (everyone/self.world_size - ours).detach()
 
+# %% ../../nbs/training/distributed.ipynb #40aa8744
+class Distributed(_DividedTraining):
+    "Trains in several processes at once, each on its share of every batch"
+    order, unique = -1000, True # before all others
+    saved_in_checkpoint = False # a checkpoint of several processes is one of a single process, too
+    def __init__(self, **kwargs): # of `DistributedDataParallel`, such as `find_unused_parameters`
+        self.kwargs, self.bare, self.replica, self.share = kwargs, None, None, None
+
     def begin_validate(self):
         if self.bare is not None: self.learn.model = self.bare
         # in get_preds nobody records: there everyone predicts everything
         self.divided = any(isinstance(f.__self__, Recorder) for f in self.learn._handlers['after_batch'])
-        if self.divided: self.learn.dl = ShardedLoader(self.dl, dist.get_rank(), dist.get_world_size(), train=False)
+        if not self.divided: return
+        self.learn.dl = ShardedLoader(self.dl, dist.get_rank(), dist.get_world_size(), train=False)
 
     def after_validate(self):
         if not self.divided: return
-        rec, kind = self.recorder, dict(device=self.device,
-                                        dtype=torch.float32 if self.device.type == 'mps' else torch.float64)
-        n = 1 + sum(not is_stateful_metric(m) for m in self.metrics)
-        valid = rec._valid
-        sums = torch.tensor([valid.n_seen, *(valid.sums or [0.]*n)], **kind)
+        valid, n = self.recorder._valid, 1 + sum(not is_stateful_metric(m) for m in self.metrics)
+        dtype = torch.float32 if self.device.type == 'mps' else torch.float64
+        sums = torch.tensor([valid.n_seen, *(valid.sums or [0.]*n)], device=self.device, dtype=dtype)
         dist.all_reduce(sums)
         valid.n_seen, valid.sums = int(sums[0]), list(sums[1:])
 
-    # what the first writes, the others may now read
-    def after_fit(self):
+    def after_fit(self): # what the first writes, the others may now read
         dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {}))
 
     def cleanup_fit(self):
@@ -170,6 +176,7 @@ class Distributed(Callback):
 
 # %% ../../nbs/training/distributed.ipynb #45033e83
 @patch
+@delegates(DistributedDataParallel)
 def distributed(self:Learner,
                 **kwargs): # passed to `DistributedDataParallel`
     "Train in all processes that `torchrun` started; alone, nothing changes"
@@ -178,8 +185,8 @@ def distributed(self:Learner,
     own = [m for m in self.metrics if is_stateful_metric(m) and not hasattr(m, 'dist_sync_fn')]
     if own:
         raise TypeError(f"metric {metric_name(own[0])!r} would see only this process's share of the "
-                        "validation set: give a function, or a metric of torchmetrics, which puts the shares "
-                        "together")
+                        "validation set: give a function, or a metric of torchmetrics, which puts the "
+                        "shares together")
     if self.device.type == 'cuda':
         self.device = torch.device('cuda', torch.cuda.current_device())
         self.model.to(self.device)

@@ -8,8 +8,6 @@ __all__ = ['SuggestedLRs', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 's
 # %% ../../nbs/training/lr_finder.ipynb #7e068154
 import math
 from collections import namedtuple
-import torch
-from torch import nn
 from fastcore.basics import patch
 from ..core.events import *
 from ..core.batches import *
@@ -22,7 +20,11 @@ class LRFinder(ParamScheduler):
     "Raises the learning rate by equal factors, batch by batch, until the loss is far above its best"
     run_after = Recorder
     run_before = ()
-    def __init__(self, start_lr=1e-7, end_lr=10, num_it=100, stop_div=True): # as in `lr_find`
+    def __init__(self,
+                 start_lr=1e-7, # first learning rate
+                 end_lr=10, # last learning rate
+                 num_it=100, # number of batches
+                 stop_div=True): # stop when the smoothed loss exceeds 4 times its best?
         self.num_it, self.stop_div, self.sched = num_it, stop_div, SchedExp(start_lr, end_lr)
         self.progress_label = 'lr_find', num_it
         super().__init__({})
@@ -39,35 +41,34 @@ class LRFinder(ParamScheduler):
     def begin_validate(self): raise CancelValidException
 
 # %% ../../nbs/training/lr_finder.ipynb #69dc2275
-def _suggesting(names):
+def _suggestion_type(names):
     "A named tuple of rates that prints three digits of each: the curve does not tell more"
-    made = namedtuple('SuggestedLRs', names)
-    made.__repr__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
-    return made
+    res = namedtuple('SuggestedLRs', names)
+    res.__repr__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
+    return res
 
-SuggestedLRs = _suggesting('lr_min lr_steep')
+SuggestedLRs = _suggestion_type('lr_min lr_steep')
 
 def _slopes(lrs, losses):
-    "How much the loss falls or rises per decade, at each rate"
-    n, x = len(lrs), [math.log10(o) for o in lrs]
-    return [(losses[min(i+1, n-1)] - losses[max(i-1,
-                                                0)]) / (x[min(i+1, n-1)] - x[max(i-1,
-                                                                                 0)])
-            for i in range(n)] if n > 1 else [0.]
+    "How much the loss falls or rises per decade, at each rate, from the points beside it"
+    n, decades = len(lrs), [math.log10(o) for o in lrs]
+    if n < 2: return [0.]
+    beside = [(max(i-1, 0), min(i+1, n-1)) for i in range(n)]
+    return [(losses[r] - losses[l]) / (decades[r] - decades[l]) for l,r in beside]
 
 # %% ../../nbs/training/lr_finder.ipynb #90cf6ed9
 def minimum(lrs, losses): # learning rates, and the smoothed loss at each
     "A tenth of the rate of the lowest loss"
     return lrs[min(range(len(lrs)), key=lambda i: losses[i])]/10
 
-def steep(lrs, losses): # as `minimum`
+def steep(lrs, losses): # learning rates, and the smoothed loss at each
     "The rate at which the loss falls steepest, before its lowest point"
     lo = min(range(len(lrs)), key=lambda i: losses[i])
     slope = _slopes(lrs, losses)
     return lrs[min(range(lo+1), key=lambda i: slope[i])]
 
 # %% ../../nbs/training/lr_finder.ipynb #8780a331
-def valley(lrs, losses): # as `minimum`
+def valley(lrs, losses): # learning rates, and the smoothed loss at each
     "Two thirds of the way down the longest stretch on which the loss goes on falling (gaps are passed over)"
     n = len(losses)
     best, start = [1]*n, list(range(n)) # longest falling subsequence that ends at i, and where it began
@@ -78,7 +79,7 @@ def valley(lrs, losses): # as `minimum`
     return lrs[start[end] + (end-start[end])*2//3]
 
 # %% ../../nbs/training/lr_finder.ipynb #42ca9c3f
-def slide(lrs, losses, # as `minimum`
+def slide(lrs, losses, # learning rates, and the smoothed loss at each
           decades=0.8): # width of the interval that slides
     "A third of the left end of the last interval over which the loss falls, slid in from large rates"
     step = math.log10(lrs[1]/lrs[0]) if len(lrs) > 1 else 1.
@@ -92,7 +93,7 @@ def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
 # %% ../../nbs/training/lr_finder.ipynb #4be50290
-def _middle(num_it, lrs, losses):
+def _trim_ends(num_it, lrs, losses):
     "Rates and losses without the first tenth, where little happens, and the last five, where all explodes"
     cut = slice(num_it//10, -5)
     return (lrs[cut], losses[cut]) if len(lrs[cut]) > 1 else (lrs, losses)
@@ -124,14 +125,14 @@ def lr_find(self:Learner,
     if suggest_funcs is None: res = suggest_lrs(*self.lr_find_curve)
     else:
         fs = listify(suggest_funcs)
-        middle = _middle(num_it, *self.lr_find_curve)
-        res = _suggesting([f.__name__ for f in fs])(*(f(*middle) for f in fs))
+        middle = _trim_ends(num_it, *self.lr_find_curve)
+        res = _suggestion_type([f.__name__ for f in fs])(*(f(*middle) for f in fs))
     if show_plot: plot_lr_find(*self.lr_find_curve, res)
     return res
 
 # %% ../../nbs/training/lr_finder.ipynb #808ab42d
 def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
-                 suggestion=None, # `SuggestedLRs`, marked in the picture
+                 suggestion=None, # `SuggestedLRs`, marked in the figure
                  ax=None): # matplotlib axes; new if None
     "Draw the smoothed loss against the learning rate"
     import matplotlib.pyplot as plt

@@ -19,7 +19,6 @@ from ..callbacks import *
 # %% ../../nbs/training/saving.ipynb #ee58ee37
 def _shape(weights, k): return tuple(weights[k].shape) if k in weights else 'missing'
 
-# %% ../../nbs/training/saving.ipynb #9bd0a968
 def check_state_dict_shapes(mine, # state dict of the model that we have
                             theirs, # state dict in the file
                             file): # path, for the message
@@ -28,7 +27,8 @@ def check_state_dict_shapes(mine, # state dict of the model that we have
     wrong = [f"{k}: {_shape(theirs, k)} in the file, {_shape(mine, k)} in the model"
              for k in names if _shape(theirs, k) != _shape(mine, k)]
     if wrong:
-        raise ValueError(f"{file} is a checkpoint of another model:\n  {first_few(wrong, 6, sep=chr(10)+'  ')}")
+        differences = first_few(wrong, 6, sep='\n  ')
+        raise ValueError(f"{file} is a checkpoint of another model:\n  {differences}")
 
 # %% ../../nbs/training/saving.ipynb #e882dc3f
 @patch
@@ -46,9 +46,17 @@ def _read(file, device):
     "What `Learner.save` wrote"
     sd = safe_load(file, device)
     if not isinstance(sd, dict) or set(sd) != {'model', 'opt'}:
-        raise ValueError(f"{file} is no checkpoint that Learner.save wrote: it needs the entries 'model' and "
-                         "'opt', and nothing else")
+        raise ValueError(f"{file} is no checkpoint that Learner.save wrote: "
+                         "it needs the entries 'model' and 'opt', and nothing else")
     return sd
+
+@patch
+def _load_opt(self:Learner, sd, file):
+    opt = self.opt or self.opt_func(self.splitter(self.model), lr=self.lr)
+    try: opt.load_state_dict(sd)
+    except ValueError as e:
+        raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
+    self.opt = opt
 
 # %% ../../nbs/training/saving.ipynb #89b5f78f
 @patch
@@ -62,15 +70,6 @@ def load(self:Learner,
     self.model.load_state_dict(sd['model'])
     for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
     return self
-
-# %% ../../nbs/training/saving.ipynb #688a4307
-@patch
-def _load_opt(self:Learner, sd, file):
-    opt = self.opt or self.opt_func(self.splitter(self.model), lr=self.lr)
-    try: opt.load_state_dict(sd)
-    except ValueError as e:
-        raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
-    self.opt = opt
 
 # %% ../../nbs/training/saving.ipynb #4f9a452c
 def concat_batches(bs): # one tensor, or tuple or dict of tensors, for each batch; or something else
@@ -100,8 +99,8 @@ def get_preds(self:Learner,
     gather = _Gather()
     with self.preserve_state(gather):
         self._silent = [*self._silent, *(cb for cb in self.cbs if isinstance(cb, Recorder))]
-        self._arrange()
-        self._validation(dl)
+        self._sort_cbs()
+        self._do_validate(dl)
     if not gather.preds: raise ValueError("there is nothing to predict: the loader gave no batch")
     preds = [p if act is None else act(p) for p in gather.preds]
     targets = [t[0] if len(t) == 1 else t for t in gather.targets if t]

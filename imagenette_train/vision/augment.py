@@ -11,6 +11,7 @@ import math
 from functools import cache
 import torch
 import torch.nn.functional as F
+from ..core.renamed import *
 
 # %% ../../nbs/vision/augment.ipynb #7e565217
 # mean and standard deviation of red, green, blue
@@ -18,50 +19,50 @@ imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # %% ../../nbs/vision/augment.ipynb #5b110005
 @cache
-def _stats(device):
-    "Mean and deviation on `device`, sent there once"
+def _mean_std(device):
+    "Mean and standard deviation on `device`, (1, 3, 1, 1) each, sent there once"
     return [torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats]
 
-# %% ../../nbs/vision/augment.ipynb #5b110006
-def _rand(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
+def _uniform(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
 
 # %% ../../nbs/vision/augment.ipynb #406c665b
-def random_crop_box(h, w, # size of the pictures
+def random_crop_box(h, w, # size of the images
                     min_scale, # smallest share of the area
                     ratio=(3/4, 4/3)): # width to height, from, to
     "A random box `(top, left, height, width)` for a random resized crop"
+    log_ratio = dict(lo=math.log(ratio[0]), hi=math.log(ratio[1]))
     for _ in range(10):
-        area, r = float(_rand(1,
-                              lo=min_scale))*h*w, math.exp(float(_rand(1, lo=math.log(ratio[0]),
-                                                                       hi=math.log(ratio[1]))))
+        area = float(_uniform(1, lo=min_scale))*h*w
+        r = math.exp(float(_uniform(1, **log_ratio)))
         bw, bh = round(math.sqrt(area*r)), round(math.sqrt(area/r))
-        if bw <= w and bh <= h: return int(_rand(1)*(h-bh+1)), int(_rand(1)*(w-bw+1)), bh, bw
+        if bw <= w and bh <= h: return int(_uniform(1)*(h-bh+1)), int(_uniform(1)*(w-bw+1)), bh, bw
     s = min(h, w)
     return (h-s)//2, (w-s)//2, s, s
 
 # %% ../../nbs/vision/augment.ipynb #eb8aaba6
-def random_perspective(n, # number of pictures
+def random_perspective(n, # number of images
                        flip=0.5, # share that is mirrored
                        rotate=10., # largest angle, degrees
                        zoom=1.1, # largest magnification
                        warp=0.2, # largest perspective
-                       p=0.75): # share of pictures that each of rotation, zoom and warp is applied to
+                       p=0.75): # share of images that each of rotation, zoom and warp is applied to
     "Random matrices (n, 3, 3) that take output to input coordinates, both from -1 to 1"
     sometimes = lambda v: v*(torch.rand(n) < p)
-    a, z = sometimes(_rand(n, lo=-rotate, hi=rotate))*math.pi/180, 1/(1 + sometimes(_rand(n, hi=zoom-1)))
-    wx, wy = sometimes(_rand(n, lo=-warp, hi=warp)), sometimes(_rand(n, lo=-warp, hi=warp))
+    a = sometimes(_uniform(n, lo=-rotate, hi=rotate))*math.pi/180
+    z = 1/(1 + sometimes(_uniform(n, hi=zoom-1)))
+    wx, wy = sometimes(_uniform(n, lo=-warp, hi=warp)), sometimes(_uniform(n, lo=-warp, hi=warp))
     f = torch.where(torch.rand(n) < flip, -1., 1.)
     m, free = torch.zeros(n, 3, 3), 1 - z
     m[:,0,0], m[:,0,1] = z*f*a.cos(), -z*a.sin()
     m[:,1,0], m[:,1,1] = z*f*a.sin(), z*a.cos()
-    m[:,0,2], m[:,1,2] = free*_rand(n, lo=-1., hi=1.), free*_rand(n, lo=-1., hi=1.)
+    m[:,0,2], m[:,1,2] = free*_uniform(n, lo=-1., hi=1.), free*_uniform(n, lo=-1., hi=1.)
     m[:,2,0], m[:,2,1], m[:,2,2] = wx/2, wy/2, 1.
     return m
 
 # %% ../../nbs/vision/augment.ipynb #f78b403d
 def warp_perspective(xb, # (n, c, h, w), real numbers
                      m): # (n, 3, 3), output to input coordinates
-    "Each picture of `xb` seen through its matrix; what lies outside is reflected"
+    "Each image of `xb` seen through its matrix; what lies outside is reflected"
     n,_,h,w = xb.shape
     x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device) for k in (w, h))
     row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
@@ -70,12 +71,12 @@ def warp_perspective(xb, # (n, c, h, w), real numbers
     return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
 
 # %% ../../nbs/vision/augment.ipynb #9bf9099b
-def random_lighting(n, # number of pictures
+def random_lighting(n, # number of images
                     max_lighting=0.2, # largest change of brightness and of contrast
-                    p=0.75): # share of pictures that each is applied to
+                    p=0.75): # share of images that each is applied to
     "Random shifts of the logit (brightness) and factors of it (contrast), two tensors (n,)"
-    b = torch.logit(_rand(n, lo=0.5*(1-max_lighting), hi=0.5*(1+max_lighting))) * (torch.rand(n) < p)
-    c = _rand(n, lo=math.log(1-max_lighting), hi=-math.log(1-max_lighting)) * (torch.rand(n) < p)
+    b = torch.logit(_uniform(n, lo=0.5*(1-max_lighting), hi=0.5*(1+max_lighting))) * (torch.rand(n) < p)
+    c = _uniform(n, lo=math.log(1-max_lighting), hi=-math.log(1-max_lighting)) * (torch.rand(n) < p)
     return b, c.exp()
 
 # %% ../../nbs/vision/augment.ipynb #175d5bac
@@ -88,14 +89,15 @@ def adjust_lighting(xb, # (n, 3, h, w), from 0 to 1
 # %% ../../nbs/vision/augment.ipynb #562c14a4
 def resize_batch(xb, # (n, c, h, w), uint8
                  size): # pixels a side of the result
-    "Pictures `xb` at another size, antialiased"
+    "Images `xb` at another size, antialiased"
     if xb.device.type != 'cpu': xb = xb.float() # only the CPU has a kernel for uint8
     return F.interpolate(xb, (size, size), mode='bilinear', antialias=True, align_corners=False)
 
 # %% ../../nbs/vision/augment.ipynb #bac7c015
 class Augment:
-    "uint8 pictures (n, h, w, 3) -> normalised floats (n, 3, size, size), in training with random changes"
-    part = 4 << 20 # bytes of floats worked on at a time on a CPU, so that they stay in its cache
+    "uint8 images (n, h, w, 3) -> normalised floats (n, 3, size, size), in training with random changes"
+    chunk_bytes = 4 << 20 # floats worked on at a time on a CPU, so that they stay in its cache
+    @takes_old_args
     def __init__(self,
                  size, # pixels a side of the result
                  min_scale=0.5, # smallest share of the area that a random crop keeps; 1: no crop
@@ -104,11 +106,12 @@ class Augment:
                  zoom=1.1, # largest magnification
                  warp=0.2, # largest perspective
                  max_lighting=0.2, # largest change of brightness and contrast
-                 p=0.75, # share of pictures that each of the last four is applied to
-                 per_image_crop=False, # does every picture get a crop of its own, in place of one for the batch?
-                 center_crop=1.): # side of the middle that validation looks at, as a share of the whole
+                 p=0.75, # share of images that each of the last four is applied to
+                 per_image_crop=False, # a crop of its own for every image, in place of one for the batch?
+                 center_crop=1.): # validation: side of the center crop, as a share of the image's
         if not 0 < min_scale <= 1: raise ValueError(f"min_scale={min_scale} must be above 0 and at most 1")
-        if not 0 < center_crop <= 1: raise ValueError(f"middle={center_crop} must be above 0 and at most 1")
+        if not 0 < center_crop <= 1:
+            raise ValueError(f"center_crop={center_crop} must be above 0 and at most 1")
         if zoom < 1: raise ValueError(f"zoom={zoom} must be 1 (none) or more")
         if not 0 <= max_lighting < 1:
             raise ValueError(f"max_lighting={max_lighting} must be at least 0 and below 1")
@@ -118,30 +121,30 @@ class Augment:
         self.per_image_crop, self.center_crop = per_image_crop, center_crop
 
     def crop(self, xb, train):
-        "The part of pictures `xb` (n, 3, h, w) that is looked at; in training a random one"
+        "Crop images `xb` (n, 3, h, w): at random in training, else the center"
         h,w = xb.shape[2:]
         if not train:
             bh,bw = round(h*self.center_crop), round(w*self.center_crop)
-            return _box(xb, (h-bh)//2, (w-bw)//2, bh, bw)
+            return _crop(xb, (h-bh)//2, (w-bw)//2, bh, bw)
         if self.min_scale == 1: return xb
-        if not self.per_image_crop: return _box(xb, *random_crop_box(h, w, self.min_scale))
+        if not self.per_image_crop: return _crop(xb, *random_crop_box(h, w, self.min_scale))
         boxes = [random_crop_box(h, w, self.min_scale) for _ in xb]
-        return torch.cat([resize_batch(_box(x[None], *box), self.size) for x,box in zip(xb, boxes)])
+        return torch.cat([resize_batch(_crop(x[None], *box), self.size) for x,box in zip(xb, boxes)])
 
     def sample(self, n, device):
-        "What happens to `n` pictures: matrices, who is flipped, light; None for what is not done"
+        "Random changes for `n` images: matrices, which are flipped, lighting; None for what is not done"
         m = random_perspective(n, self.flip, **self.geo, p=self.p) if self.moves else None
         flip = torch.rand(n) < self.flip if self.flip and not self.moves else None
         if flip is not None: flip = flip.to(device, non_blocking=True)
         return m, flip, random_lighting(n, self.max_lighting, self.p) if self.max_lighting else None
 
-    def apply(self, x, m, flip, light):
-        "Pictures `x` (n, 3, h, w), uint8, at their size, from 0 to 1, and changed as drawn"
+    def apply(self, x, m, flip, lighting):
+        "Images `x` (n, 3, h, w), uint8, resized, from 0 to 1, and changed as `sample` says"
         if x.shape[2:] != (self.size, self.size): x = resize_batch(x, self.size)
         x = x.float().div_(255)
         if m is not None: x = warp_perspective(x, m)
         if flip is not None: x = torch.where(flip[:,None,None,None], x.flip(-1), x)
-        return x if light is None else adjust_lighting(x, *light)
+        return x if lighting is None else adjust_lighting(x, *lighting)
 
     def __call__(self, xb, train):
         # the bytes stay where they are: this is the channels-last layout
@@ -149,20 +152,20 @@ class Augment:
         n, device = len(xb), xb.device
         xb = self.crop(xb, train)
         if train: changes = self.sample(n, device)
-        step = n if device.type != 'cpu' else max(1, self.part // (12*self.size**2))
+        step = n if device.type != 'cpu' else max(1, self.chunk_bytes // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
-        mean, std = _stats(device)
+        mean, std = _mean_std(device)
         for s in (slice(i, i+step) for i in range(0, n, step)):
-            x = self.apply(xb[s], *(_cut(o, s) for o in changes))
+            x = self.apply(xb[s], *(_slice(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)
         return out
 
 # %% ../../nbs/vision/augment.ipynb #39812fd3
-def _cut(o, s):
+def _slice(o, s):
     "Slice `s` of a tensor, of each of several, or of nothing"
     if isinstance(o, tuple): return tuple(v[s] for v in o)
     return None if o is None else o[s]
 
-def _box(xb, t, l, h, w):
-    "A box of pictures (n, 3, h, w)"
+def _crop(xb, t, l, h, w):
+    "Box of images `xb` (n, 3, h, w)"
     return xb[:, :, t:t+h, l:l+w]

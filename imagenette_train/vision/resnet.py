@@ -9,6 +9,7 @@ __all__ = ['conv_bn', 'BlurPool', 'SqueezeExcite', 'ResBlock', 'configurable_res
 import torch
 from torch import nn
 import torch.nn.functional as F
+from fastcore.meta import delegates
 
 # %% ../../nbs/vision/resnet.ipynb #8cba65fd
 def conv_bn(i, o, # channels in and out
@@ -39,10 +40,13 @@ class SqueezeExcite(nn.Module):
 
 # %% ../../nbs/vision/resnet.ipynb #4d96df43
 class ResBlock(nn.Module):
-    "Two convolutions around which a shortcut leads"
-    def __init__(self, i, o, stride=1, act=nn.ReLU, # as in `conv_bn`
+    "Two convolutions and a shortcut around them: (n, i, h, w) -> (n, o, h/stride, w/stride)"
+    def __init__(self,
+                 i, o, # channels in and out
+                 stride=1, # pixels from one position of the first filter to the next
+                 act=nn.ReLU, # makes an activation
                  se=False, # squeeze and excite?
-                 avg_shortcut=True, # average before the shortcut's convolution, where the picture is halved?
+                 avg_shortcut=True, # average before the shortcut's convolution, where the image is halved?
                  zero_init_norm=True): # begin as the shortcut?
         super().__init__()
         self.convs = nn.Sequential(conv_bn(i, o, 3, stride, act), conv_bn(o, o, act=None))
@@ -56,7 +60,7 @@ class ResBlock(nn.Module):
 
 # %% ../../nbs/vision/resnet.ipynb #0da261b0
 def _stem(w, act, deep_stem, blur, stem_pool):
-    "From pictures to `w` channels at a quarter of the side, half without the pool; a list of layers"
+    "From images to `w` channels at a quarter of the side, half without the pool; a list of layers"
     if deep_stem:
         convs = [conv_bn(3, w//2, 3, 2, act), conv_bn(w//2, w//2, act=act), conv_bn(w//2, w, act=act)]
     else: convs = [conv_bn(3, w, 7, 2, act)]
@@ -64,20 +68,21 @@ def _stem(w, act, deep_stem, blur, stem_pool):
     return convs + ([nn.MaxPool2d(2, 1), BlurPool(w)] if blur else [nn.MaxPool2d(3, 2, 1)])
 
 # %% ../../nbs/vision/resnet.ipynb #b2cef39a
+@delegates(ResBlock, but='stride')
 def configurable_resnet(n_out=10, # classes
                         widths=(64, 128, 256, 512), # channels of each stage
                         depths=(2, 2, 2, 2), # blocks of each stage
                         act=nn.ReLU, # makes an activation
                         deep_stem=True, # three convolutions of 3 x 3 in place of one of 7 x 7?
                         blur=True, # blur the stem's max pool?
-                        stem_pool=True, # does the stem end with a max pool that halves the picture again?
-                        keep_stride=False, # does the last stage keep the side of its maps, in place of halving it?
-                        **switches): # of `ResBlock`: se, pool_short, zero_norm
+                        stem_pool=True, # does the stem end with a max pool that halves the image again?
+                        keep_stride=False, # does the last stage keep the side of its maps, not halve it?
+                        **kwargs):
     "A ResNet (He et al., 2015) with the changes of \"Bag of Tricks\" (He et al., 2019) as switches"
     layers, i = _stem(widths[0], act, deep_stem, blur, stem_pool), widths[0]
     strides = [1, *[2]*(len(widths)-2), 1 if keep_stride else 2]
     for o,n,stride in zip(widths, depths, strides):
         for j in range(n):
-            layers.append(ResBlock(i, o, 1 if j else stride, act, **switches))
+            layers.append(ResBlock(i, o, 1 if j else stride, act, **kwargs))
             i = o
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, n_out))
