@@ -294,7 +294,7 @@ def facts(result):
             ['memory after 2,000, 4,000, ... 10,000 further batches, KB',
              ', '.join(map(str, result['growth_kb']))]]
 
-def conditions(result):
+def describe_run(result):
     e = result['environment']
     machine = e['device_name'].split(',')[0]
     return f"{machine}, one thread, torch {e['torch']}, Python {e['python']}, {e['date'][:10]}"
@@ -323,7 +323,7 @@ def main(rounds=4, out=None, device='cpu', skip=(), quick=False):
         print(f'round {i+1} of {rounds} done', file=sys.stderr)
     if not quick: result['growth_kb'] = run('growth', device=device)
     atomic_write_text(out, json.dumps(result, indent=1))
-    print(conditions(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
+    print(describe_run(result), tabulate(table(result), headers='keys'), tabulate(facts(result)),
           *(f'no figure for {v}: {why}' for v,why in result['failures'].items()), f'raw results: {out}',
           sep='\n\n')
     own = [v for v in result['failures'] if VARIANTS[v][2] == 'own']

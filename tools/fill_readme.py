@@ -63,10 +63,10 @@ def steps(name):
 
 def loop(name):
     "A batch of a training loop, ours and others', beside one by hand"
-    from loop_overhead import conditions, facts, table
+    from loop_overhead import describe_run, facts, table
     result = read(f'benchmarks/{name}.json')
     times = tabulate(table(result), headers='keys', tablefmt='pipe', disable_numparse=True)
-    return f"{conditions(result)}:\n\n{times}\n\n{pipe(facts(result), ['also measured', 'result'])}"
+    return f"{describe_run(result)}:\n\n{times}\n\n{pipe(facts(result), ['also measured', 'result'])}"
 
 def soak(name):
     "What was tried to break training"
