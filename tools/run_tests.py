@@ -54,10 +54,10 @@ def readme_filled():
     return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
 
 def example_runs():
-    "README's example for pictures of one's own runs, at a small size, on a folder of generated pictures"
+    "README's example for images of one's own runs, at a small size, on a folder of generated pictures"
     from imagenette_train.vision.synthetic import generate_images
     text = (root/'README.md').read_text(encoding='utf-8')
-    code = re.search(r'## On your own pictures\s+```python\n(.*?)```', text, re.S)[1]
+    code = re.search(r'## On your own images\s+```python\n(.*?)```', text, re.S)[1]
     smaller = {'resnet34, pretrained=True': 'resnet18, pretrained=False',
                'bs=32': 'bs=8, presize=40, resize=32'}
     for large,small in smaller.items():
@@ -66,8 +66,8 @@ def example_runs():
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         generate_images(tmp/'made', n_train=10, n_valid=1)
-        (tmp/'made/train').rename(tmp/'my_pictures')
-        shutil.copy(next((tmp/'my_pictures').rglob('*.JPEG')), tmp/'new.jpg')
+        (tmp/'made/train').rename(tmp/'my_images')
+        shutil.copy(next((tmp/'my_images').rglob('*.JPEG')), tmp/'new.jpg')
         code += '\nassert len(learn.recorder.values) == 3'
         env = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1', 'IMAGENETTE_TRAIN_CACHE': str(tmp)}
         p = subprocess.run([bin/'python', '-c', code], cwd=tmp, env=env, capture_output=True, text=True)
