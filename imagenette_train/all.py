@@ -57,6 +57,7 @@ from .vision.inference import *
 from .vision.interpret import *
 from .baseline import *
 from .core.hypers import _update
+from .core.io import is_main_process
 
 from .core.renamed import old_names, under_old_name
 
