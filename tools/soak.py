@@ -17,6 +17,8 @@ from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from imagenette_train.all import *
+from imagenette_train.core.io import *
+from imagenette_train.experiments.results import *
 from imagenette_train.course.toy_problems import *
 from imagenette_train.training.callback_checks import (Asks, copies, cross, crossings, events_asked,
                                                       questions, refused, shipped)
