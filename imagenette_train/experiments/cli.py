@@ -53,7 +53,7 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
 # %% ../../nbs/experiments/cli.ipynb #31ef0b8f
 @_command
 def _tables(out:str='runs/quick-cpu'): # folder with raw results
-    "The tables and figures again, from raw results of reproduce or of a sweep"
+    "Tables and figures again, from the raw results of a command"
     from pathlib import Path
     if any(Path(out).glob('*-lr*-seed*.json')): return print(_load('experiments.sweep').write_sweep(out))
     module = _load('experiments.reproduce')

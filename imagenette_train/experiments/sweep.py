@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['contenders', 'grid_lr', 'Contender', 'best_k', 'next_runs', 'hold_out_dls', 'train_contender', 'sweep_key',
-           'held_out_accuracy', 'sweep', 'by_contender', 'mean_curve', 'good_lrs', 'accuracies_at', 'mean_difference',
-           'sweep_table', 'plot_sweep', 'write_sweep']
+           'held_out_accuracy', 'sweep', 'by_contender', 'mean_curve', 'unfinished', 'good_lrs', 'accuracies_at',
+           'mean_difference', 'sweep_table', 'plot_sweep', 'write_sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #2cd157d0
 import math, statistics
@@ -175,7 +175,7 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     print(write_sweep(plan.out))
     return load_results(plan.out, contenders, 'contender')
 
-# %% ../../nbs/experiments/sweep.ipynb #ff090845
+# %% ../../nbs/experiments/sweep.ipynb #1bf0ab9e
 def by_contender(results): # raw results of `sweep`
     "Name of a contender -> its results, in the order of `contenders`"
     found = {name: [o for o in results if o['settings']['contender'] == name] for name in contenders}
@@ -186,6 +186,18 @@ def mean_curve(results): # raw results of one contender
     accs = {}
     for o in results: accs.setdefault(o['settings']['lr'], []).append(held_out_accuracy(o))
     return {lr: statistics.mean(accs[lr]) for lr in sorted(accs)}
+
+def unfinished(results, # raw results of `sweep`
+               seeds=3): # as for `next_runs`
+    "The titles of the contenders whose search has not ended, or not begun"
+    found, left = by_contender(results), []
+    for name,c in contenders.items():
+        accs = {}
+        for o in found.get(name, ()):
+            s = o['settings']
+            accs.setdefault(s['k'], {})[s['seed']] = held_out_accuracy(o)
+        if next_runs(accs, c.start, c.book, seeds): left.append(c.title)
+    return left
 
 def good_lrs(curve, # what `mean_curve` gave
              width=0.02): # accuracy
@@ -245,7 +257,7 @@ def plot_sweep(results, # raw results of `sweep`
     fig.tight_layout()
     return fig
 
-# %% ../../nbs/experiments/sweep.ipynb #8a304f76
+# %% ../../nbs/experiments/sweep.ipynb #bd4bd52e
 def write_sweep(out): # folder with raw results
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
     import matplotlib.pyplot as plt
@@ -258,7 +270,8 @@ def write_sweep(out): # folder with raw results
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
             f"accuracy by up to {chance:.3f} (one standard deviation); `accuracy` is that on the validation "
             "set, mean ± standard deviation over the seeds; `to the first` has its standard error.")
-    text = '\n\n'.join([*note, describe_run(results[0]), sweep_table(results), said])
+    open_ = [f"The search has not ended for: {', '.join(left)}."] if (left := unfinished(results)) else []
+    text = '\n\n'.join([*note, describe_run(results[0]), sweep_table(results), said, *open_])
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep(results)
     fig.savefig(out/'sweep.png', dpi=100, metadata={'Software': None})
