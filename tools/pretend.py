@@ -242,6 +242,7 @@ def _patches():
     nothing = lambda *args, **kwargs: None
     of_cuda = dict(is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: 1,
                    current_device=lambda: 0, _lazy_init=nothing, get_device_name=lambda *a: 'a pretended GPU',
+                   get_device_capability=lambda *a: (9, 0),
                    synchronize=lambda *a: waited(), manual_seed=nothing, manual_seed_all=nothing,
                    get_rng_state_all=lambda: [torch.get_rng_state()], set_rng_state_all=_set_states)
     of_torch = dict(autocast=_Autocast, tensor=_made(torch.tensor), as_tensor=_made(torch.as_tensor),
