@@ -120,7 +120,7 @@ def optimizers(log):
     del makes['Lookahead']
     makes.update(SGD=partial(SGD, mom=0.9, wd=0.1), Adam=partial(Adam, wd=0.1), RMSProp=RMSProp)
     for name,make in makes.items():
-        with mock.patch.object(muon, 'has_fast_bf16', lambda device: True): # Muon: on the CPU, too
+        with mock.patch.object(muon, '_has_fast_bf16', lambda device: True): # Muon: on the CPU, too
             want = stepped(make, 'cpu')
         for kwargs in ({}, dict(fused='flat')):
             got = stepped(make, 'cuda', **kwargs)

@@ -10,6 +10,7 @@ from torch import nn
 from imagenette_train.optim import muon, schedule_free, variants as recipes
 from imagenette_train.all import *
 from imagenette_train.core import fused as fused_module
+from imagenette_train.core.batches import _has_fast_bf16
 from imagenette_train.baseline import chapter_runs, profile_learner, run_configs
 from imagenette_train.experiments.runner import Profile, profile_data, profiles
 from imagenette_train.vision.synthetic import generate_images
@@ -125,7 +126,7 @@ def stepped(make, device, dtype, **kwargs):
 
 def optimizer_errors(p, make):
     "Largest relative error of a tensor: per parameter, flat, compiled"
-    with patch.object(muon, 'has_fast_bf16', lambda device: has_fast_bf16(p.device)):
+    with patch.object(muon, '_has_fast_bf16', lambda device: _has_fast_bf16(p.device)):
         want, _ = stepped(make, 'cpu', torch.float64)
     said = []
     for kwargs in ({}, dict(fused='flat'), dict(fused=True)):
