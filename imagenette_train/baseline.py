@@ -66,9 +66,8 @@ _archs = dict(resnet18=resnet18, resnet34=resnet34, resnet50=resnet50)
 def profile_learner(profile, # a `Profile`
                     dls, # what `profile_data` gave
                     **kwargs): # passed to `get_learner`
-    "The chapter's learner at the size of `profile`; in float32 on a CPU that cannot compute in bfloat16"
-    learn = get_learner(dls, _archs[profile.arch], **kwargs)
-    return learn if learn.device.type != 'cpu' or cpu_has_bf16() else learn.to_fp32()
+    "The chapter's learner at the size of `profile`"
+    return get_learner(dls, _archs[profile.arch], **kwargs)
 
 # %% ../nbs/05_baseline.ipynb #e556adce
 _damped = partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9)

@@ -184,7 +184,7 @@ def whiten_first_conv(model, # its first convolution is changed, and fixed
 # %% ../../nbs/experiments/leaderboard.ipynb #42eae950
 def leaderboard_learner(config, # a `TrainingConfig`
                         dls): # what `leaderboard_dls` gave
-    "A `Learner` from random weights, in half precision where the machine can"
+    "A `Learner` from random weights, in half precision where the device computes in it"
     act = dict(relu=nn.ReLU, mish=nn.Mish)[config.act]
     names = 'se', 'deep_stem', 'blur', 'avg_shortcut', 'zero_init_norm', 'depths', 'stem_pool', 'keep_stride'
     switches = dict({k: getattr(config, k) for k in names}, widths=[config.width*2**i for i in range(4)])
@@ -193,7 +193,7 @@ def leaderboard_learner(config, # a `TrainingConfig`
     learn = Learner(dls, model.to(memory_format=torch.channels_last), LabelSmoothing(config.smooth),
                     config_opt_func(config), metrics=accuracy, cbs=EMA(config.ema) if config.ema else None,
                     device=dls.train.device)
-    return learn if dls.train.device.type == 'cpu' and not cpu_has_bf16() else learn.to_bf16()
+    return learn.to_bf16()
 
 # %% ../../nbs/experiments/leaderboard.ipynb #d57dee39
 def train_config(config, # a `TrainingConfig`

@@ -202,12 +202,35 @@ def _lr_find_once(plan, retrain):
     print(f"lr_find with SGD suggests {suggested};\nthe chapter printed (0.0174, 3.02e-07)\n")
 
 # %% ../../nbs/experiments/reproduce.ipynb #96cd6180
-def _time_left(spent, todo, plan):
-    "What the runs `todo` may take, and the finder that follows SGD, judging by the seconds `spent` on others"
-    if not spent: return ''
+def _time_left(each, todo, plan):
+    "Seconds that the runs `todo` may take at `each` seconds a run, and the finder that follows SGD"
     find = (0, 'sgd') in todo and not (plan.out/'lr_find.json').exists()
     runs_worth = find*_lr_find_batches(plan)/(plan.profile.n_epoch*n_batches(plan.dls.train))
-    return f", about {format_time(statistics.mean(spent)*(len(todo) + runs_worth))} left"
+    return each*(len(todo) + runs_worth)
+
+# %% ../../nbs/experiments/reproduce.ipynb #82446535
+def _shorter(plan, each):
+    "What could be done instead of the runs of `plan` that take `each` seconds: lines of text"
+    names, seeds = ({o[i] for o in plan.todo} for i in (1, 0))
+    if len(seeds) > 1: yield f"--seeds 1: about {format_time(each*len(names))}"
+    if len(names) > 2: yield f"--runs adam,sgd: two runs a seed, about {format_time(2*each*len(seeds))}"
+    if plan.profile.name == 'chapter' and plan.device.type == 'cpu':
+        yield "--profile quick: smaller images and network, the default on a CPU"
+    if plan.profile.name != 'smoke': yield "--profile smoke: shows in a minute that all parts run"
+
+# %% ../../nbs/experiments/reproduce.ipynb #da897c2c
+def _announce(plan, missing):
+    "Say how long the runs `missing` will take, judging by a few batches; gives the seconds of one"
+    if not missing: return 0
+    first = run_configs[missing[0][1]]
+    batch = batch_seconds(profile_learner(plan.profile, plan.dls, opt_func=first.opt_func))
+    each = run_seconds(plan, batch)
+    total = _time_left(each, missing, plan)
+    print(f"A batch takes {batch:.2g} s on this machine, so {pluralize(len(missing), 'run')} will take about "
+          f"{format_time(total)}.\nCtrl-C stops at any time: finished runs are kept.")
+    if total > 120: print("Shorter:", *_shorter(plan, each), sep='\n  ')
+    print()
+    return each
 
 # %% ../../nbs/experiments/reproduce.ipynb #a8adc4a8
 def _print_kept(res):
@@ -217,13 +240,21 @@ def _print_kept(res):
     print(f"kept from {res['environment']['date']}", *map(format_plain_row, rows), sep='\n')
 
 # %% ../../nbs/experiments/reproduce.ipynb #61f06c62
+def _missing(plan, retrain):
+    "The pairs of a seed and a name whose results are not kept"
+    kept = lambda seed, name: load_json_result(plan.out/f'{name}-seed{seed}.json', run_key(name, plan, seed))
+    return [o for o in plan.todo if retrain or kept(*o) is None]
+
 def _train_each(plan, retrain):
     "Train what is not kept, say what is going on, and give all results"
-    spent, n = [], len(plan.todo)
+    missing, spent, n = _missing(plan, retrain), [], len(plan.todo)
+    estimate = _announce(plan, missing)
     for i,(seed,name) in enumerate(plan.todo):
         run, path = run_configs[name], plan.out/f'{name}-seed{seed}.json'
-        left = _time_left(spent, plan.todo[i:], plan)
-        print(f"[{i+1}/{n}] {run.title}, seed {seed}{left}\n{run.opt}\n{run.call}")
+        still = [o for o in plan.todo[i:] if o in missing]
+        left = _time_left(statistics.mean(spent or [estimate]), still, plan)
+        said = f', about {format_time(left)} left' if still else ''
+        print(f"[{i+1}/{n}] {run.title}, seed {seed}{said}\n{run.opt}\n{run.call}")
         make = lambda: train_run(run, plan.profile, plan.dls, seed)
         res, kept = load_or_run(path, run_key(name, plan, seed), make, retrain)
         if kept: _print_kept(res)
@@ -237,7 +268,7 @@ def _train_each(plan, retrain):
 
 # %% ../../nbs/experiments/reproduce.ipynb #dc519159
 smoke_run_note = ("These numbers mean nothing: smoke only shows that all parts run.\n"
-                  "Try --profile quick, which takes about 10 minutes on two CPU cores.")
+                  "Try --profile quick: about 10 minutes on two CPU cores with bfloat16, twice that without.")
 
 # %% ../../nbs/experiments/reproduce.ipynb #b88fcf9b
 @takes_old_args

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
-           'read_json', 'with_epochs', 'ExperimentPlan', 'history_rows', 'timed_fit', 'result_key', 'load_or_run',
-           'load_results', 'keep_same_settings', 'describe_run']
+           'read_json', 'with_epochs', 'ExperimentPlan', 'history_rows', 'timed_fit', 'result_key', 'batch_seconds',
+           'run_seconds', 'load_or_run', 'load_results', 'keep_same_settings', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
-import json, time
+import json, statistics, time
 from dataclasses import dataclass, asdict, replace
 from pathlib import Path
 from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
+from ..core.events import *
+from ..callbacks import *
+from ..training.progress import *
 from ..training.mixed_precision import *
 from ..training.cuda_graphs import *
 from ..vision.imagenette import *
@@ -145,6 +148,31 @@ def result_key(plan, # an `ExperimentPlan`
                seed): # of weights, batches and augmentation
     "What identifies a result, besides what was trained; a dict"
     return dict(profile=asdict(plan.profile), seed=seed, device=plan.device.type, data=dataset_info(plan.dls))
+
+# %% ../../nbs/experiments/runner.ipynb #eab1fa76
+class _BatchClock(Callback):
+    "The seconds of a few training batches, with what their loading takes; then the fit ends"
+    order = 6000 # after everything that a batch does
+    def __init__(self, most=5): self.most, self.times = most, [time.perf_counter()]
+    def after_batch(self):
+        self.learn.loss.item() # waits for the device
+        self.times.append(time.perf_counter())
+        if len(self.times) > self.most: raise CancelFitException
+    def begin_validate(self): raise CancelFitException
+
+def batch_seconds(learn, # a Learner, about to be thrown away
+                  n=3): # batches to measure, after two to warm up
+    "Seconds of a training batch on this machine, the median of a few"
+    clock = _BatchClock(n+2)
+    with learn.no_logging(): learn.fit(1, 1e-6, cbs=clock)
+    spent = [b-a for a,b in zip(clock.times, clock.times[1:])]
+    return statistics.median(spent[2:] or spent[-1:])
+
+def run_seconds(plan, # an `ExperimentPlan`
+                batch): # seconds of a training batch
+    "About how many seconds a training of `plan` takes"
+    train, valid = plan.dls.train, plan.dls.valid
+    return plan.profile.n_epoch*batch*(n_batches(train) + len(valid.pics)/plan.profile.bs/3)
 
 # %% ../../nbs/experiments/runner.ipynb #bf897cf8
 def load_or_run(path, # JSON file of the result
