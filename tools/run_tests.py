@@ -1,5 +1,11 @@
-"Runs nbdev_test over every notebook, checks that export and clean change nothing, and counts."
-import builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
+"""Runs nbdev_test over every notebook, checks that export and clean change nothing, and counts.
+
+    python tools/run_tests.py                     # everything, as many notebooks at a time as there are cores
+    python tools/run_tests.py core/io 01_momentum # these notebooks
+    python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU with AVX2 and no bfloat16
+
+The slowest cells are listed at the end; `--slowest 30` lists so many."""
+import argparse, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import browser_test, opening, style
@@ -7,6 +13,13 @@ import browser_test, opening, style
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
 flags = ('slow', 'cuda')
+# Held to these, a newer CPU computes as one with AVX2 and without bfloat16: Muon's matrix products take 20 times
+# as long in bfloat16 as in float32. core/batches shows it.
+avx2 = dict(ONEDNN_MAX_CPU_ISA='AVX2', ATEN_CPU_CAPABILITY='avx2')
+slowest_on_avx2 = ['03_adam', 'core/fused', 'optim/muon', 'training/checkpoint', 'training/distributed',
+                   'training/mixed_precision', 'vision/loaders', 'vision/models', 'experiments/leaderboard',
+                   'experiments/reproduce', 'experiments/sweep']
+most_seconds = 60 # of a notebook, there
 
 # --- notebooks
 
@@ -21,16 +34,30 @@ def counts(path):
     left_out = [c for c in code if re.search(flagged, c, re.M)]
     return len(code) - len(left_out), len(left_out)
 
-def test(path):
-    "Run one notebook by nbdev_test; gives its name, seconds and the output of a failure"
-    t = time.perf_counter()
-    with tempfile.TemporaryDirectory() as cache:
+def test(path, more_env={}):
+    "Run one notebook by nbdev_test; gives its name, what it took and the output of a failure"
+    with tempfile.TemporaryDirectory() as tmp:
         env = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1',
-               'IMAGENETTE_TRAIN_CACHE': cache, 'IMAGENETTE_TRAIN_DATA': ''}
-        cmd = [bin/'nbdev_test', '--path', path, '--n_workers', '0']
+               'IMAGENETTE_TRAIN_CACHE': f'{tmp}/cache', 'IMAGENETTE_TRAIN_DATA': '', **more_env}
+        file = Path(tmp)/'took.json'
+        cmd = [sys.executable, 'tools/timed_cells.py', path, file]
         p = subprocess.run(cmd, cwd=root, env=env, capture_output=True, text=True)
+        killed = dict(seconds=float('nan'), cpu=float('nan'), cells=[]) # before it could write
+        took = json.loads(file.read_text(encoding='utf-8')) if file.exists() else killed
     said = (p.stdout + p.stderr)[-6000:] or f'exit code {p.returncode}'
-    return path, time.perf_counter()-t, '' if p.returncode == 0 else said
+    return path, took, '' if p.returncode == 0 else said
+
+def at_a_time():
+    "How many notebooks may run side by side: one a core, and 2 GiB of memory for each"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
+    except (AttributeError, ValueError, OSError): memory = 4*2**30
+    return max(1, min(cores, memory//2**31))
+
+def slowest_cells(tooks, n):
+    "The `n` cells that took longest, as lines: seconds, notebook, what the cell does"
+    cells = [(secs, name, what) for name,took in tooks.items() for secs,what in took['cells']]
+    return [f'{secs:6.1f} s  {name:28} {what[:70]}' for secs,name,what in sorted(cells, reverse=True)[:n]]
 
 # --- checks: each gives a list of what is wrong
 
@@ -135,34 +162,63 @@ def browsed():
     "In a browser, keys and sliders move the pictures that move, and their numbers are the library's"
     return told_by('browser_test')
 
-def main():
-    names = sys.argv[1:]
-    todo = [p for p in style.notebooks() if not names or opening.name_of(p) in names]
-    if not todo: sys.exit(f"no notebook {' '.join(names)} in nbs/")
+def asked():
+    "What the command line asks for"
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('names', nargs='*', help='notebooks, such as core/io; none: all of them, and the checks')
+    p.add_argument('--avx2', action='store_true', help='as on a CPU with AVX2 and without bfloat16')
+    p.add_argument('--slowest', type=int, default=10, help='how many of the slowest cells to list')
+    a = p.parse_args()
+    a.everything = not a.names and not a.avx2
+    a.names = a.names or (slowest_on_avx2 if a.avx2 else [])
+    return a
+
+class Count:
     passed = failed = skipped = 0
-    with ThreadPoolExecutor(min(2, os.cpu_count())) as pool:
-        for path,secs,error in pool.map(test, todo):
-            ran, left_out = counts(path)
-            skipped += left_out
-            if error:
-                failed += 1
-                print(error)
-            else: passed += ran
-            said = f"{'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped  {secs:5.1f} s"
-            print(f"{opening.name_of(path):>28}  {said}", flush=True)
-    if not names:
-        style.table()
-        why_not = browser_test.why_not()
-        checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
-                  readme_filled, example_runs, results_drawn, packed]
-        if why_not:
-            print(f'skipped  {browsed.__doc__}: {why_not}')
-            skipped += 1
-        else: checks.append(browsed)
-        for check in checks:
-            failed_now = style.report(check)
-            passed, failed = passed + (not failed_now), failed + failed_now
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    sys.exit(bool(failed))
+
+def run_notebooks(todo, a, count):
+    "Test the notebooks `todo`; gives what each took, by name"
+    tooks, env = {}, avx2 if a.avx2 else {}
+    with ThreadPoolExecutor(at_a_time()) as pool:
+        for path,took,error in pool.map(lambda p: test(p, env), todo):
+            name, (ran, left_out) = opening.name_of(path), counts(path)
+            # while other jobs share the cores, the clock on the wall says nothing; so both must be over
+            if a.avx2 and not error and min(took['seconds'], took['cpu']) > most_seconds:
+                error = f'{name} takes more than {most_seconds} s: shorten its slowest cells'
+            count.skipped += left_out
+            count.failed += bool(error)
+            if error: print(error)
+            else: count.passed += ran
+            said = f"{'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped  {took['seconds']:5.1f} s"
+            print(f"{name:>28}  {said}", flush=True)
+            tooks[name] = took
+    return tooks
+
+def run_checks(count):
+    style.table()
+    why_not = browser_test.why_not()
+    checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
+              readme_filled, example_runs, results_drawn, packed]
+    if why_not:
+        print(f'skipped  {browsed.__doc__}: {why_not}')
+        count.skipped += 1
+    else: checks.append(browsed)
+    for check in checks:
+        failed_now = style.report(check)
+        count.passed, count.failed = count.passed + (not failed_now), count.failed + failed_now
+
+def main():
+    a, count = asked(), Count()
+    todo = [p for p in style.notebooks() if not a.names or opening.name_of(p) in a.names]
+    unknown = set(a.names) - {opening.name_of(p) for p in todo}
+    if unknown: sys.exit(f"no notebook {' '.join(sorted(unknown))} in nbs/")
+    t = time.perf_counter()
+    tooks = run_notebooks(todo, a, count)
+    total = sum(o['cpu'] for o in tooks.values())
+    print(f"\nThe slowest cells (notebooks: {time.perf_counter()-t:.0f} s, {total:.0f} s of computing)",
+          *slowest_cells(tooks, a.slowest), '', sep='\n')
+    if a.everything: run_checks(count)
+    print(f'{count.passed} passed, {count.failed} failed, {count.skipped} skipped')
+    sys.exit(bool(count.failed))
 
 if __name__ == '__main__': main()
