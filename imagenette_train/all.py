@@ -15,11 +15,9 @@ from torch import nn
 from .core.hypers import *
 from .core.rng import *
 from .core.param_groups import *
-from .core.fused import *
 from .core.batches import *
 from .core.events import *
 from .core.learner_base import *
-from .core.snapshot import *
 from .core.metrics import *
 from .optimizer import *
 from .momentum import *

@@ -2,7 +2,7 @@
 
     python tools/run_tests.py                     # everything, as many notebooks at a time as there are cores
     python tools/run_tests.py core/io 01_momentum # these notebooks
-    python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU with AVX2 and no bfloat16
+    python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU without bfloat16
 
 The slowest cells are listed at the end; `--slowest 30` lists so many."""
 import argparse, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
@@ -13,8 +13,8 @@ import browser_test, opening, style
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
 flags = ('slow', 'cuda')
-# Held to these, a newer CPU computes as one with AVX2 and without bfloat16: Muon's matrix products take 20 times
-# as long in bfloat16 as in float32. core/batches shows it.
+# Held to these, a newer CPU computes as one with AVX2 and without bfloat16: Muon's matrix products take 20
+# times as long in bfloat16 as in float32. core/batches shows it.
 avx2 = dict(ONEDNN_MAX_CPU_ISA='AVX2', ATEN_CPU_CAPABILITY='avx2')
 slowest_on_avx2 = ['03_adam', 'core/fused', 'optim/muon', 'training/checkpoint', 'training/distributed',
                    'training/mixed_precision', 'vision/loaders', 'vision/models', 'experiments/leaderboard',
@@ -34,11 +34,11 @@ def counts(path):
     left_out = [c for c in code if re.search(flagged, c, re.M)]
     return len(code) - len(left_out), len(left_out)
 
-def test(path, more_env={}):
+def test(path, more_env=None):
     "Run one notebook by nbdev_test; gives its name, what it took and the output of a failure"
     with tempfile.TemporaryDirectory() as tmp:
         env = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1',
-               'IMAGENETTE_TRAIN_CACHE': f'{tmp}/cache', 'IMAGENETTE_TRAIN_DATA': '', **more_env}
+               'IMAGENETTE_TRAIN_CACHE': f'{tmp}/cache', 'IMAGENETTE_TRAIN_DATA': '', **(more_env or {})}
         file = Path(tmp)/'took.json'
         cmd = [sys.executable, 'tools/timed_cells.py', path, file]
         p = subprocess.run(cmd, cwd=root, env=env, capture_output=True, text=True)
@@ -189,7 +189,8 @@ def run_notebooks(todo, a, count):
             count.failed += bool(error)
             if error: print(error)
             else: count.passed += ran
-            said = f"{'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped  {took['seconds']:5.1f} s"
+            what = f"{'FAILED' if error else 'ok':6}  {ran:3} cells, {left_out} skipped"
+            said = f"{what}  {took['seconds']:5.1f} s"
             print(f"{name:>28}  {said}", flush=True)
             tooks[name] = took
     return tooks

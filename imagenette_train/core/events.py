@@ -9,7 +9,7 @@ __all__ = ['event_docs', 'event', 'CancelValidateException', 'event_aliases', 'b
            'learner_attr', 'warn_if_shadowing', 'event_handlers', 'tuplify', 'sort_cbs', 'accept_old_names']
 
 # %% ../../nbs/core/events.ipynb #262e4ce3
-import difflib, heapq, warnings
+import difflib, warnings
 from types import SimpleNamespace
 
 # %% ../../nbs/core/events.ipynb #112ebb7a
@@ -180,15 +180,9 @@ def _is_any(cb, classes):
 # %% ../../nbs/core/events.ipynb #732c1930
 def _dependencies(cbs):
     "For each callback (by id) those that must run before it"
-    first, of_class = {id(cb): [] for cb in cbs}, {}
-    def members(classes, me): # each class is looked for once, whoever names it
-        for c in tuplify(classes):
-            if c not in of_class: of_class[c] = [o for o in cbs if _is_any(o, c)]
-            yield from (o for o in of_class[c] if o is not me)
-    for cb in cbs:
-        first[id(cb)] += members(cb.run_after, cb)
-        for o in members(cb.run_before, cb): first[id(o)].append(cb)
-    return first
+    def before(a, b): return _is_any(b, a.run_before) or _is_any(a, b.run_after)
+    pairs = [(a, b) for a in cbs for b in cbs if a is not b and before(a, b)]
+    return {id(cb): [a for a,b in pairs if b is cb] for cb in cbs}
 
 def _find_cycle(left, first):
     "The names along one cycle, as `A before B before A`"
@@ -199,29 +193,17 @@ def _find_cycle(left, first):
         path.append(nxt)
 
 # %% ../../nbs/core/events.ipynb #3e8f6508
-def _in_order(first, cbs):
-    "`cbs`, each as early as it can be after those that `first` names for it; without those in a cycle"
-    place = {id(cb): i for i,cb in enumerate(cbs)}
-    waits, then = {k: len(v) for k,v in first.items()}, {id(cb): [] for cb in cbs}
-    for k,before in first.items():
-        for o in before: then[id(o)].append(k)
-    free, res = [place[k] for k,n in waits.items() if not n], []
-    heapq.heapify(free) # of those that wait for nobody, the earliest is on top
-    while free:
-        res.append(cbs[heapq.heappop(free)])
-        for k in then[id(res[-1])]:
-            waits[k] -= 1
-            if not waits[k]: heapq.heappush(free, place[k])
-    return res
-
 def sort_cbs(cbs): # callbacks, in the order in which they were added
     "`cbs` in an order that keeps every `run_before` and `run_after`; else by `order`, else as given"
-    first, cbs = _dependencies(cbs), sorted(cbs, key=lambda cb: cb.order)
-    res = _in_order(first, cbs)
-    if len(res) == len(cbs): return res
-    free = {id(cb) for cb in res}
-    raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
-                     f"{_find_cycle([cb for cb in cbs if id(cb) not in free], first)}")
+    first, left, res = _dependencies(cbs), sorted(cbs, key=lambda cb: cb.order), []
+    while left:
+        free = [cb for cb in left if not any(o in left for o in first[id(cb)])]
+        if not free:
+            raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
+                             f"{_find_cycle(left, first)}")
+        left = [o for o in left if o is not free[0]]
+        res.append(free[0])
+    return res
 
 # %% ../../nbs/core/events.ipynb #1d8ee1a1
 callback_docs = dict( # name: (what holds unless you say so, what it is for and when it is asked)

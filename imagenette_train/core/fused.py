@@ -9,13 +9,12 @@ __all__ = ['compile_kernel', 'FusedStep', 'fused_step']
 import operator, warnings
 from functools import partial
 from types import SimpleNamespace
-import numpy as np
 import torch
 from torch import fx
 from .hypers import *
 from .param_groups import *
 from .tracing import *
-from .tracing import _StateIncomplete, _is_num, _plain
+from .tracing import _StateIncomplete, _is_num
 
 # %% ../../nbs/core/fused.ipynb #5b110004
 _kernels = {} # those that were compiled in this process
@@ -136,26 +135,16 @@ def _views(buf, ps):
 # %% ../../nbs/core/fused.ipynb #03381728
 def _key(state, hyper):
     "What decides which program fits: everything but the values of numbers and tensors"
-    def kind(v):
-        if isinstance(v, torch.Tensor): return v.dtype
-        return repr(v) if type(v) in _plain else type(v) # what an object holds is looked at by the program
+    kind = lambda v: type(v) if _is_num(v) else v.dtype if isinstance(v, torch.Tensor) else repr(v)
     return tuple((k, kind(v)) for d in (state, hyper) for k,v in d.items())
 
 class _ParamKind:
     "Parameters with the same program and the same numbers, in lots"
     def __init__(self, ps, states, names, lots):
         self.ps, self.states, self.names, self.lots = ps, states, names, lots
-        self.keys = list(states[0])
-        self.held = {k: [s[k] for s in states] for k in names} # the tensors that the lots have laid out
-        self.fixed = {k: v for k,v in states[0].items() if not _is_num(v) and k not in names}
-        self.places = self.places_now()
-
-    def places_now(self):
-        "Where the weights and the state lie in memory, and in which shapes"
-        # `map` runs without Python's own steps: this is looked at in every step of a training
-        t = torch.Tensor
-        weights = [list(map(f, self.ps)) for f in (t.data_ptr, t.size, t.stride)]
-        return weights, [list(map(t.data_ptr, ts)) for ts in self.held.values()]
+        self.ptrs = [p.data_ptr() for p in ps]
+        self.held = [[s[k] for s in states] for k in names] # the tensors that the lots have laid out
+        self.fixed = [(k, v) for k,v in states[0].items() if not _is_num(v) and k not in names]
 
 # %% ../../nbs/core/fused.ipynb #ce56f094
 class _Single:
@@ -208,14 +197,14 @@ class _Programs:
     "The part of a fused step that finds the program for a kind of parameter"
     def _program(self, state, hyper):
         "The program for this state and hypers, and what its numbers come to; None if the state is incomplete"
-        progs = self.programs.setdefault(_key(state, hyper), [])
+        progs, entries = self.programs.setdefault(_key(state, hyper), []), {**state, **hyper}
         for prog in progs:
-            found = prog.evaluate(state, hyper)
-            if found is not None: return prog, *found
+            try: guards, factors, new = prog.numbers(*(entries[k] for k in prog.number_names))
+            except ArithmeticError: continue # numbers of another branch
+            if list(map(bool, guards)) == prog.guards: return prog, factors, new
         if len(progs) == 8:
-            raise TraceError(f"{', '.join(map(cb_name, self.cbs))} decide by numbers, or by what lies outside "
-                             "of them, in more than 8 ways")
-        try: prog = TracedStep(self.cbs, state, hyper, self.varying)
+            raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
+        try: prog = TracedStep(self.opt.cbs, state, hyper)
         except _StateIncomplete: return None
         check_traced_step(prog, state, hyper)
         progs.append(prog)
@@ -260,118 +249,50 @@ class _Lots:
 
 # %% ../../nbs/core/fused.ipynb #7ea92967
 def _fits_kernel(p):
-    "Can a kernel step `p`? It needs plain tensors of real numbers without gaps, and at least two of them"
-    g, plain = p.grad, type(p) in (torch.Tensor, torch.nn.Parameter) and p.is_floating_point()
-    alike = plain and g.layout is torch.strided and (g.dtype, g.device) == (p.dtype, p.device)
-    return alike and p.numel() > 1 and p.device.type != 'meta' and not p.is_neg() and _flat(p) is not None
+    "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
+    plain = p.is_floating_point() and p.grad.layout is torch.strided
+    return plain and p.numel() > 1 and _flat(p) is not None
 
 class _Plans:
     "The part of a fused step that sorts parameters into kinds"
     def _plan(self, ps, hyper):
         "Sorts the parameters `ps` into those that kernels step, and the rest"
-        alike, kinds, rest, final = {}, [], set(), True
+        alike, kinds, rest, final = {}, [], [], True
         for p in ps:
             state = self.opt.state[p]
-            self.opt._follow(p, state)
+            self._check_state(p, state)
             numbers = [v for v in state.values() if _is_num(v)]
-            if not _fits_kernel(p) or p in self.sharing or not self._state_fits(p, state): rest.add(p)
+            if not _fits_kernel(p): rest.append(p)
             else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
         for qs in alike.values():
             kind = self._lay_out(qs, hyper)
-            if kind is not None: kinds.append(kind)
-            else: rest, final = rest.union(qs), False
-        rest = [p for p in ps if p in rest] # in the order in which they are stepped without kernels
+            if kind is None: rest, final = rest+qs, False
+            else: kinds.append(kind)
         return SimpleNamespace(ps=ps, kinds=kinds, rest=rest, final=final, hyper_key=_key({}, hyper))
 
-    def _state_fits(self, p, state):
-        "Have all tensors in `state` the shape of `p`, and numbers side by side?"
+    def _check_state(self, p, state):
+        "Move the state of `p` to its device; an error unless its tensors have the shape of `p`"
         for k,v in state.items():
-            if not isinstance(v, torch.Tensor) or v.shape == p.shape and v.layout is torch.strided: continue
-            self._say(f"the state {k!r} of a parameter of shape {tuple(p.shape)} has shape {tuple(v.shape)}")
-            return False
-        return True
-
-    def _say(self, why):
-        "Say once that some parameters are stepped without kernels, and why"
-        if why not in self.said: warnings.warn(f"fused: {why}; such parameters are stepped one by one.")
-        self.said.add(why)
-
-# %% ../../nbs/core/fused.ipynb #716c2379
-def _span(t):
-    "Where the numbers of `t` lie in memory: the address of the first, and that after the last"
-    reach = sum((n-1)*s for n,s in zip(t.shape, t.stride())) + 1
-    return t.data_ptr(), t.data_ptr() + reach*t.element_size()
-
-def _pieces(spans):
-    "Pieces of memory in order, `[start, end, whose]`, from `spans` `(start, end, whose)`; overlapping ones joined"
-    res = []
-    for a,b,whose in sorted(spans, key=operator.itemgetter(0)):
-        if res and a < res[-1][1]: res[-1][1:] = max(b, res[-1][1]), [*res[-1][2], whose]
-        else: res.append([a, b, [whose]])
-    return res
-
-# %% ../../nbs/core/fused.ipynb #3b66698f
-class _Sharing:
-    "The part of a fused step that looks who shares memory with whom"
-    def _map_memory(self, ps):
-        "Note where weights and state of `ps` lie; gives those that share it with others, or with a gradient"
-        ps = [p for p in ps if _fits_kernel(p)]
-        spans = [(*_span(p), p) for p in ps]
-        spans += [(*_span(v), p) for p in ps for v in self.opt.state[p].values()
-                  if isinstance(v, torch.Tensor) and v.layout is torch.strided and v.numel()]
-        pieces = _pieces(spans)
-        self.starts, self.ends = (np.array([o[i] for o in pieces], np.int64) for i in (0, 1))
-        found = {p for *_,owners in pieces if len(owners) > 1 for p in owners}
-        for i,left,right in zip(*self._touched(ps, [p.nbytes for p in ps])):
-            found |= {ps[i], *(p for *_,owners in pieces[left:right] for p in owners)}
-        return found
-
-    def _touched(self, ps, sizes):
-        "Whose gradients (of so many bytes) lie in noted pieces of memory: numbers, first piece, that after the last"
-        grads = [p.grad for p in ps]
-        a = np.fromiter(map(torch.Tensor.data_ptr, grads), np.int64, len(ps))
-        b = a + np.array(sizes, np.int64)
-        odd = [] if all(map(torch.Tensor.is_contiguous, grads)) else range(len(ps))
-        for i in odd: b[i] = _span(grads[i])[1]
-        left, right = np.searchsorted(self.ends, a, 'right'), np.searchsorted(self.starts, b, 'left')
-        self.grads_share = len(a) > 1 and bool((np.sort(b)[:-1] > np.sort(a)[1:]).any())
-        hit = np.flatnonzero(left < right)
-        return hit.tolist(), left[hit].tolist(), right[hit].tolist()
+            if isinstance(v, torch.Tensor) and v.shape != p.shape:
+                raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} keep a state {k!r} of shape "
+                                 f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
+        move_state_to(state, p)
 
 # %% ../../nbs/core/fused.ipynb #58899606
-def _state_unchanged(kind):
-    "Is the state of `kind` still what was laid out: these tensors, these flags, and numbers that all share?"
-    states, first, get = kind.states, kind.states[0], operator.itemgetter
-    if list(first) != kind.keys or len(set(map(len, states))) > 1: return False
-    try: columns = [(k, first[k], list(map(get(k), states))) for k in kind.keys]
+def _state_unchanged(states, names, held, fixed):
+    "Is the state still what was laid out: these tensors, these flags, and numbers that all share?"
+    first = states[0]
+    # `map` and `is_` run without Python's own steps: this is looked at in every step of a training
+    try: same_tensors = all(all(map(operator.is_, map(operator.itemgetter(k), states), ts))
+                            for k,ts in zip(names, held))
     except KeyError: return False
-    for k,v,column in columns:
-        if k in kind.held: same = all(map(operator.is_, column, kind.held[k]))
-        else: same = set(map(type, column)) == {type(v)} and type(v) is not torch.Tensor
-        if not same or k not in kind.held and column.count(v) < len(column): return False
-    return all(type(first[k]) is type(v) and first[k] == v for k,v in kind.fixed.items())
+    if not same_tensors or len(set(map(len, states))) > 1: return False
+    shared = [(k, v) for k,v in first.items() if _is_num(v)] + fixed
+    return all(s.get(k) == v for k,v in shared for s in states)
 
 # %% ../../nbs/core/fused.ipynb #2f5d3a7a
-class _PlanChecks(_Sharing):
-    "The part of a fused step that sees whether the plans still hold"
-    def _renew_plans(self, groups):
-        "Plan anew where something has changed in `groups`, pairs of parameters and hypers"
-        stale = [i for i,(ps,hyper) in enumerate(groups) if not self._fits(self.plans.get(i), ps, hyper)]
-        if not stale and self._grads_clear(): return
-        ps = [p for ps,_ in groups for p in ps]
-        sharing = self._map_memory(ps)
-        if sharing != self.sharing or not stale: stale = range(len(groups))
-        self.sharing = sharing
-        self.plans = {i: self._plan(*g) if i in stale else self.plans[i] for i,g in enumerate(groups)}
-        self.stepped = [p for plan in self.plans.values() for kind in plan.kinds for p in kind.ps]
-        self.bytes = [p.nbytes for p in self.stepped]
-        self._map_memory(ps) # the state lies elsewhere now
-
-    def _grads_clear(self):
-        "Does every gradient lie in memory of its own?"
-        try: return not self._touched(self.stepped, self.bytes)[0]
-        except RuntimeError: return False # one is sparse and has no address
-
+class _PlanChecks:
+    "The part of a fused step that sees whether a plan still holds"
     def _same_entries(self, state):
         "Are these the very entries that `opt.state` had after the last step?"
         ps, states = self.known
@@ -380,14 +301,15 @@ class _PlanChecks(_Sharing):
 
     def _fits(self, plan, ps, hyper):
         "Is everything still as it was when `plan` was made?"
-        if plan is None or not plan.final or plan.hyper_key != _key({}, hyper): return False
+        if not plan.final or plan.hyper_key != _key({}, hyper): return False
         if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
         return all(map(self._unchanged, plan.kinds))
 
     def _unchanged(self, kind):
         "Are weights and state of `kind` where they were?"
         same_states = self.unmoved or all(self.opt.state[p] is s for p,s in zip(kind.ps, kind.states))
-        return same_states and _state_unchanged(kind) and kind.places_now() == kind.places
+        in_place = same_states and [p.data_ptr() for p in kind.ps] == kind.ptrs
+        return in_place and _state_unchanged(kind.states, kind.names, kind.held, kind.fixed)
 
 # %% ../../nbs/core/fused.ipynb #c797d0cb
 def _call_with_factors(k, factors, *ts): k(*ts, factors)
@@ -410,8 +332,6 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
         self.mode = _fused_mode(opt)
         self.plans, self.programs, self.buffers = {}, {}, {}
-        self.sharing, self.stepped, self.bytes, self.grads_share = set(), [], [], False
-        self.varying, self.tried, self.said = set(), set(), set()
         self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
 
     def __call__(self):
@@ -427,29 +347,19 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
 
     def _prepare(self):
         "What to call for each kind, and the parameters that are stepped one by one"
-        groups = [([p for p in pg if p.grad is not None], hyper)
-                  for pg,hyper in zip(self.opt.param_lists, self.opt.hypers)]
-        self._renew_plans(groups)
-        jobs, rest = [], {p for plan in self.plans.values() for p in plan.rest}
-        for plan,(_,hyper) in zip(self.plans.values(), groups):
-            for kind in plan.kinds:
-                job = self._prepare_kind(kind, hyper)
-                if job is None: plan.final = False # the callbacks have more state to make
-                else: jobs.append((kind, *job))
-                if job is None: rest.update(kind.ps)
-        if self.grads_share and any(writes for *_,writes in jobs):
-            self._say("the callbacks write to gradients, and some gradients share memory")
-            jobs, rest = [], {p for ps,_ in groups for p in ps}
-        return jobs, [(p, hyper) for ps,hyper in groups if rest for p in ps if p in rest]
+        jobs, rest = [], []
+        for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
+            ps = [p for p in pg if p.grad is not None]
+            plan = self.plans.get(i)
+            if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
+            jobs += [(kind, *self._prepare_kind(kind, hyper)) for kind in plan.kinds]
+            rest += [(p, hyper) for p in plan.rest]
+        return jobs, rest
 
     def _prepare_kind(self, kind, hyper):
-        "What to call for the lots of `kind`, its new numbers, and whether gradients are written; or None"
+        "What to call for the lots of `kind`, its new numbers, and whether gradients are written"
         p, state = kind.ps[0], kind.states[0]
-        found = self._program(state, hyper)
-        if found is None: return None
-        prog, factors, new = found
-        if (prog, p.dtype) not in self.tried: check_traced_step(prog, state, hyper, p.dtype)
-        self.tried.add((prog, p.dtype))
+        prog, factors, new = self._program(state, hyper)
         like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
         k = None if self.mode == 'flat' else compile_kernel(prog, like, factors)
         if k is None: f = partial(_chunked, prog, factors)
@@ -457,26 +367,13 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         return f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
 
 # %% ../../nbs/core/fused.ipynb #b7a76976
-def _engine_of(opt):
-    "The `FusedStep` of `opt`; a new one if its callbacks or its mode are others"
-    engine = opt.__dict__.get('_engine')
-    same = engine is not None and engine.mode == opt.fused and len(engine.cbs) == len(opt.cbs)
-    if not same or not all(map(operator.is_, engine.cbs, opt.cbs)): engine = opt._engine = FusedStep(opt)
-    return engine
-
-def _overridden(opt):
-    "The first method of the step that `opt` or a subclass has of its own; or None"
-    holders = [vars(opt), *map(vars, type(opt).__mro__)]
-    return next((k for k in ('_step_param', 'all_params') if sum(k in o for o in holders) > 1), None)
-
 def fused_step(opt): # an `Optimizer`
     "One step by sweeps; if that cannot be, per parameter, with one warning that says why"
-    engine = _engine_of(opt)
+    engine = opt.__dict__.get('_engine')
+    if engine is None or engine.cbs != opt.cbs or engine.mode != opt.fused:
+        engine = opt._engine = FusedStep(opt)
     if engine.why is None:
-        try:
-            own = _overridden(opt)
-            if own: raise TraceError(f"this optimizer has a {own} of its own, which a kernel would not call")
-            return engine()
+        try: return engine()
         except TraceError as e:
             engine.why = str(e)
             warnings.warn(f"fused: {e}. This optimizer runs per parameter.")

@@ -6,9 +6,9 @@
 __all__ = ['cb_name', 'cb_args', 'cb_defaults', 'broadcast_to_groups', 'check_hyper']
 
 # %% ../../nbs/core/hypers.ipynb #d9a47726
-import difflib, inspect, math, sys
+import inspect, math, sys
 from collections.abc import Hashable
-from functools import lru_cache, partial, update_wrapper, wraps
+from functools import lru_cache, partial
 import numpy as np
 import torch
 from .messages import *
@@ -21,7 +21,7 @@ def cb_name(cb): # optimizer callback: a function, a `partial` of one or a calla
 def _inner(cb):
     "The function inside a `partial` or inside a function that wraps it"
     while isinstance(cb, partial) or hasattr(cb, '__wrapped__'):
-        cb = cb.__wrapped__ if hasattr(cb, '__wrapped__') else cb.func
+        cb = cb.func if isinstance(cb, partial) else cb.__wrapped__
     return cb
 
 # %% ../../nbs/core/hypers.ipynb #22abb913
@@ -37,27 +37,10 @@ def cb_args(cb): # optimizer callback
     return _signature.__wrapped__(cb) # a plain dataclass cannot be cached
 
 # %% ../../nbs/core/hypers.ipynb #c094e0e9
-def _carried(cb, name):
-    "What `cb`, or the function in a `partial`, carries in its attribute `name`, a dict"
-    inner = _carried(cb.func, name) if isinstance(cb, partial) else {}
-    return {**inner, **getattr(cb, name, {})}
-
 def cb_defaults(cb): # optimizer callback
     "The defaults of hypers that `cb`, or the function in a `partial`, carries in its attribute `defaults`"
-    return _carried(cb, 'defaults')
-
-def _cb_ranges(cb):
-    "The ranges of hypers that `cb` carries in its attribute `ranges`, as in the section on values below"
-    return _carried(cb, 'ranges')
-
-# %% ../../nbs/core/hypers.ipynb #ec3f8767
-def _around(f, # called as `f(*given, cb, p, **kwargs)`
-            *given_and_cb): # what `f` is given first; the last of it is an optimizer callback
-    "A callback that calls `f`, and has the arguments, defaults and ranges of the callback inside"
-    cb, made = given_and_cb[-1], partial(f, *given_and_cb)
-    update_wrapper(made, cb)
-    made.defaults, made.ranges = cb_defaults(cb), _cb_ranges(cb)
-    return made
+    inner = cb_defaults(cb.func) if isinstance(cb, partial) else {}
+    return {**inner, **getattr(cb, 'defaults', {})}
 
 # %% ../../nbs/core/hypers.ipynb #c8c2f0e8
 def _spread_slice(v, n):
@@ -69,8 +52,8 @@ def _spread_slice(v, n):
     return [v.stop] if n == 1 else [float(o) for o in np.geomspace(v.start, v.stop, n)]
 
 def _plain_number(v):
-    "`v` as a number, if it is one of NumPy's or a tensor with one element"
-    one = isinstance(v, torch.Tensor) and v.numel() == 1 and not v.requires_grad
+    "`v` as a number, if it is one of NumPy's or a tensor without a dimension"
+    one = isinstance(v, torch.Tensor) and v.ndim == 0 and not v.requires_grad
     return v.item() if one or hasattr(v, 'item') and not isinstance(v, torch.Tensor) else v
 
 # %% ../../nbs/core/hypers.ipynb #743707ea
@@ -86,106 +69,25 @@ def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` 
                          "give one number for all or one per group")
     return [o if type(o) is float else _plain_number(o) for o in v]
 
-# %% ../../nbs/core/hypers.ipynb #e2c2783a
-_one_name = dict(weight_decay='wd', momentum='mom', alpha='sqr_mom')
-_betas = 'mom', 'diff_mom', 'mom2', 'sqr_mom' # the order of `betas`; an optimizer has two or three of them
-
-def _torch_names(known):
-    "PyTorch's name -> ours, or a tuple of ours; for an optimizer that takes the hypers `known`"
-    names = {k: v for k,v in _one_name.items() if v in known}
-    betas = tuple(o for o in _betas if o in known)
-    if len(betas) > 1: names['betas'] = betas
-    return {k: v for k,v in names.items() if k not in known}
-
-# %% ../../nbs/core/hypers.ipynb #09e20489
-def _split_betas(v, names):
-    "What `betas=v` says of each of our `names`; `v` is one tuple for all groups, or a list with one for each"
-    v = v.tolist() if hasattr(v, 'tolist') else v
-    several = isinstance(v, (list, tuple)) and len(v) > 0 and all(isinstance(o, (list, tuple)) for o in v)
-    rows = v if several else [v]
-    if not all(isinstance(o, (list, tuple)) and len(o) == len(names) for o in rows):
-        raise ValueError(f"betas={v!r}: this optimizer takes {len(names)} of them, {', '.join(names)}")
-    return {name: list(vs) if several else vs[0] for name,*vs in zip(names, *rows)}
-
-def _to_our_names(hypers, names):
-    "`hypers` with what `names` says of PyTorch's names, see `_torch_names`, translated into ours"
-    res = {}
-    for k,v in hypers.items():
-        ours = names.get(k, k)
-        for name,o in (_split_betas(v, ours) if isinstance(ours, tuple) else {ours: v}).items():
-            if name in res or name != k and name in hypers:
-                raise TypeError(f"{name!r} is given twice, once as {k!r}, as PyTorch calls it: give one of them")
-            res[name] = o
-    return res
-
-def _by_torch_name(name, hypers, names):
-    "The value of PyTorch's `name` among our `hypers`; a KeyError if it is none"
-    ours = names[name]
-    return tuple(hypers[o] for o in ours) if isinstance(ours, tuple) else hypers[ours]
-
-# %% ../../nbs/core/hypers.ipynb #0f2a27c6
-def _accept_torch_names(f): # makes an optimizer; its arguments are `params`, and hypers under our names
-    "`f`, which takes PyTorch's names (`momentum`, `betas`, ...) of its hypers beside ours"
-    names = _torch_names(set(inspect.signature(f).parameters))
-    @wraps(f)
-    def make(*args, **kwargs): return f(*args, **_to_our_names(kwargs, names))
-    return make
-
 # %% ../../nbs/core/hypers.ipynb #31dccafa
 _positive = math.ulp(0.) # the smallest number above 0
-_over_1 = math.nextafter(1., 2.) # the smallest number above 1
 _any_number = -sys.float_info.max, math.inf, 'a number'
-_not_negative, _share = (0, math.inf, "0 or more"), (0, 1, "at least 0 and below 1")
-# hyper -> the smallest value, what all values are below, and that in words; then `int` for whole numbers only
-_ranges = dict(lr=_not_negative, wd=_not_negative, mom=_share, sqr_mom=_share,
+# hyper -> the smallest value, what all values are below, and that in words
+_ranges = dict(lr=(0, math.inf, "0 or more"), wd=(0, math.inf, "0 or more"),
+               mom=(0, 1, "at least 0 and below 1"), sqr_mom=(0, 1, "at least 0 and below 1"),
                eps=(_positive, math.inf, "above 0 (a gradient of 0 would give 0/0)"))
 
 # %% ../../nbs/core/hypers.ipynb #2989c59f
 def check_hyper(name, # of the hyper
-                v, # its value
-                allowed=None): # its range, as in `_ranges`, where these do not know the name
-    "An error if hyper `name` cannot have the value `v`"
-    limits = allowed or _ranges.get(name)
-    low, end, says, *whole = limits or _any_number
-    if type(v) is float and low <= v < end and not whole: return # usual: a schedule sets them in every batch
+                v): # its value
+    "An error if `v` is a number that hyper `name` cannot have"
+    low, end, says = _ranges.get(name, _any_number)
+    if type(v) is float and low <= v < end: return # the usual case: a schedule sets hypers in every batch
     if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
-    if not isinstance(v, (int, float)) or limits and isinstance(v, bool):
-        if not limits: return
-        raise TypeError(f"{name} is a {type(v).__name__}: give a number, {says}")
+    if not isinstance(v, (int, float)): return
     if not math.isfinite(v):
         raise ValueError(f"{name}={v} is not a finite number: every weight would become NaN or infinite")
-    if not low <= v < end or whole and v != int(v): raise ValueError(f"{name}={v} must be {says}")
-
-# %% ../../nbs/core/hypers.ipynb #1eb4f34b
-_plain_types = {type(None), bool, int, float, str, torch.Tensor, torch.dtype, torch.device}
-
-def _plain_value(name, v):
-    "`v`, the value of `name`, as a file can hold it; an error if it cannot"
-    if type(v) in _plain_types: return v
-    if isinstance(v, dict): return {_plain_value(name, k): _plain_value(name, o) for k,o in v.items()}
-    if isinstance(v, (list, tuple)):
-        vs = [_plain_value(name, o) for o in v]
-        return tuple(vs) if isinstance(v, tuple) else vs
-    if isinstance(v, torch.Tensor): return v.detach()
-    if isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in 'biufU': return v.tolist()
-    raise TypeError(f"{name} is a {type(v).__name__}, which a saved optimizer could not hold: give numbers, "
-                    "texts or tensors, or lists and dicts of them")
-
-# %% ../../nbs/core/hypers.ipynb #afa6649b
-_note_words = {'initial', 'max', 'min', 'base', 'swa', 'start', 'end', 'final', 'target', 'warmup', 'scale',
-               'name', 'names', 'fallback'}
-_hyper_words = {'lr', 'rate', 'mom', 'momentum', 'beta', 'betas', 'wd', 'decay', 'eps', 'epsilon', 'alpha'}
-_how_switches = {'foreach', 'fused', 'capturable'}
-_what_switches = {'dampening', 'nesterov', 'amsgrad', 'centered', 'maximize', 'differentiable',
-                  'decoupled_weight_decay'}
-
-def _is_note(name, v, known):
-    "May a group keep `name` and its value `v` beside the hypers, which are `known`? Else it is meant as one"
-    words = set(name.lower().split('_'))
-    if name in _how_switches or words & _note_words: return True
-    if name in _what_switches: return not v
-    near = difflib.get_close_matches(name, [*known, *_one_name, 'betas'], n=1, cutoff=0.7)
-    return not near and not words & _hyper_words
+    if not low <= v < end: raise ValueError(f"{name}={v} must be {says}")
 
 # %% ../../nbs/core/hypers.ipynb #298b2cc7
 def _update(state, # what the optimizer remembers of one parameter, a dict

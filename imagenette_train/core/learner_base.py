@@ -6,10 +6,9 @@
 __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_metrics', 'BaseLearner']
 
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
-import contextlib, inspect, sys, threading, warnings
+import warnings
 from contextlib import contextmanager
 from collections.abc import Iterator
-from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
@@ -18,7 +17,6 @@ from .messages import *
 from .batches import *
 from .events import *
 from .metrics import *
-from .param_groups import *
 from .renamed import *
 
 # %% ../../nbs/core/learner_base.ipynb #d629dff9
@@ -36,90 +34,10 @@ def norm_and_bias_params(model): # any module
             if isinstance(m, _norms): yield p, True
             elif 'bias' in name: yield p, False
 
-# %% ../../nbs/core/learner_base.ipynb #6c38ba38
-_code_of_enter = contextlib._GeneratorContextManager.__enter__.__code__
-
-def _calling_frame(frame):
-    "The function of ours whose `with` has entered the context manager in `frame`; None if it is not ours"
-    while frame is not None and frame.f_code.co_flags & inspect.CO_GENERATOR:
-        frame = frame.f_back
-        if frame is None or frame.f_code is not _code_of_enter: return None
-        frame = frame.f_back
-    ours = frame is not None and frame.f_globals.get('__name__', '').startswith(__name__.partition('.')[0])
-    return frame if ours else None
-
-def _stack(frame):
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-# %% ../../nbs/core/learner_base.ipynb #111bad7a
-class _Change:
-    "What a call changes in a Learner for a while: how to put it back, and whether the call is still running"
-    def __init__(self, frame):
-        self.thread, self.frame, self.undo = threading.current_thread(), _calling_frame(frame), []
-    def is_running(self):
-        top = sys._current_frames().get(self.thread.ident)
-        if top is None or self.frame is None: return top is not None # a `with` of yours: it ends by itself
-        return any(f is self.frame for f in _stack(top))
-
-# %% ../../nbs/core/learner_base.ipynb #494a49e5
-_begin_change = threading.Lock() # two threads may not both find that nobody else is there
-
-class _Changes:
-    "What is changed for a while is put back, whatever comes in between"
-    _changes = () # those that are going on, the outermost first
-    @contextmanager
-    def _put_back_later(self):
-        "Gives a list of functions, at first empty, that are called at the end, the last one first"
-        self._repair()
-        change = _Change(sys._getframe())
-        change.undo.append(partial(self._leave_event, self._running, torch.is_grad_enabled()))
-        with _begin_change:
-            self._check_thread()
-            self._changes = [*self._changes, change]
-        try: yield change.undo
-        finally:
-            try: self._undo(change)
-            except KeyboardInterrupt:
-                self._undo(change)
-                raise
-
-    def _undo(self, change):
-        "Put back what `change` has changed, and those within it that were interrupted"
-        errors = []
-        # if it is not there, the next call has found it and has put everything back
-        while any(o is change for o in self._changes):
-            undo = self._changes[-1].undo
-            while undo:
-                try: undo[-1]()
-                except Exception as e: errors.append(e)
-                undo.pop() # not before it has come to its end
-            self._changes = self._changes[:-1]
-        for e in errors: raise e
-
-    def _leave_event(self, running, grad):
-        self._running = running
-        torch.set_grad_enabled(grad) # an interrupt may have kept `torch.no_grad` from ending
-
-    def _repair(self):
-        "Put back what calls that were interrupted could not put back themselves"
-        self._check_thread()
-        ended = next((o for o in self._changes if not o.is_running()), None)
-        if ended is not None: self._undo(ended)
-
-    def _check_thread(self):
-        "An error if another thread is using the Learner"
-        for o in self._changes:
-            if o.thread is threading.current_thread() or not o.is_running(): continue
-            raise RuntimeError(f"thread {o.thread.name} is using this Learner: two threads cannot use one at "
-                               "the same time. Wait until it is done, or give each a Learner of its own")
-
 # %% ../../nbs/core/learner_base.ipynb #09f5a968
 def _check_unique(cb, present):
     "An error if `cb` is of a class of which a Learner has only one, and `present` holds one"
     kinds = tuple(cls for cls in type(cb).__mro__ if vars(cls).get('unique'))
-    if not kinds: return
     other = next((o for o in present if isinstance(o, kinds)), None)
     if other is not None:
         raise ValueError(f"the Learner has a callback {other.name} already, and {cb.name} would do the same "
@@ -127,15 +45,13 @@ def _check_unique(cb, present):
 
 def _check_order_names(cb):
     "An error if `cb` must run before or after a callback whose name nobody has"
-    names = [o for o in (*tuplify(cb.run_before), *tuplify(cb.run_after)) if isinstance(o, str)]
-    if not names: return
     todo, known = list(type(cb).__mro__[:-1]), set() # it may have other bases beside Callback
     while todo:
         cls = todo.pop()
         known.add(cls.__name__)
         todo += cls.__subclasses__()
-    for name in names:
-        if name not in known:
+    for name in (*tuplify(cb.run_before), *tuplify(cb.run_after)):
+        if isinstance(name, str) and name not in known:
             raise ValueError(f"{cb.name} wants to run before or after {name!r}, and no callback is called "
                              f"that.{suggest_name(name, known)}")
 
@@ -158,35 +74,24 @@ def _check_not_fitting(learn, what):
     raise RuntimeError(f"{what} between fits, and one is running: its callbacks have been told that it "
                        "began. Set a switch in the callback instead, or end the fit first")
 
-def _all_but(cbs, gone):
-    "Those of `cbs` that are not in `gone`"
-    gone = {id(o) for o in gone}
-    return [o for o in cbs if id(o) not in gone]
-
 # %% ../../nbs/core/learner_base.ipynb #2a77d671
-class _Callbacks(_Changes):
+class _Callbacks:
     "The callbacks of a Learner, sorted: they join, stay for a while, and leave"
     def _sort_cbs(self):
         "Sort the callbacks and list, for each event, whom to call"
-        # from the order in which they joined: whoever came for a while and left has moved nobody
-        present = {id(cb) for cb in self.cbs}
-        joined = [cb for cb in self.__dict__.get('_joined', ()) if id(cb) in present]
-        self._joined = [*joined, *_all_but(self.cbs, joined)]
-        self.cbs = cbs = sort_cbs(self._joined)
-        heard = _all_but(cbs, self._silent)
+        self.cbs = cbs = sort_cbs(self.cbs)
+        heard = [cb for cb in cbs if not any(cb is o for o in self._silent)]
         self._handlers = {e: [f for cb in heard for f in event_handlers(cb, e)] for e in event_docs}
 
     def add_cbs(self,
                 cbs): # a callback, a list of them or None; a class is made an instance
         "Add callbacks; all or, if their order is contradictory, none"
         cbs = [cb() if isinstance(cb, type) else cb for cb in listify(cbs)]
-        if not cbs: return self
-        _check_not_fitting(self, 'callbacks are added')
+        if cbs: _check_not_fitting(self, 'callbacks are added')
         for i,cb in enumerate(cbs): _check_new_cb(self, cb, self.cbs + cbs[:i])
-        before = self.cbs
-        sort_cbs([*self._joined, *cbs]) # an error if their order is contradictory
+        before, after = self.cbs, sort_cbs(self.cbs + cbs)
         for cb in cbs: cb.learn = self
-        self.cbs = [*self.cbs, *cbs]
+        self.cbs = after
         self._sort_cbs()
         try:
             # what fastai 2 calls when a callback has got its Learner
@@ -200,37 +105,21 @@ class _Callbacks(_Changes):
     def remove_cbs(self,
                    cbs): # callbacks, or classes of callbacks
         "Remove callbacks; a class removes all of its instances"
-        cbs = listify(cbs)
-        kinds = tuple(o for o in cbs if isinstance(o, type))
-        gone = [o for o in self.cbs if isinstance(o, kinds) or any(o is cb for cb in cbs)]
-        if gone: _check_not_fitting(self, 'callbacks are removed')
-        self._drop_cbs(gone)
+        gone = lambda o: any(isinstance(o, cb) if isinstance(cb, type) else o is cb for cb in listify(cbs))
+        if any(map(gone, self.cbs)): _check_not_fitting(self, 'callbacks are removed')
+        self.cbs = [o for o in self.cbs if not gone(o)]
+        self._sort_cbs()
         return self
-
-    def _drop_cbs(self, gone):
-        self.cbs = _all_but(self.cbs, gone)
-        self._sort_cbs()
-
-    def _join_again(self, gone, joined):
-        "Callbacks `gone` are back at their places; `joined` says in which order all have joined"
-        back = [*self.cbs, *_all_but(gone, self.cbs)]
-        others = {id(o) for o in _all_but(back, joined)}
-        self._joined = [*_all_but(joined, _all_but(joined, back)), *(o for o in back if id(o) in others)]
-        self.cbs = back
-        self._sort_cbs()
 
     @contextmanager
     def added_cbs(self,
                   cbs): # callback or callbacks
         "Have `cbs` for the length of a `with` block"
-        with self._put_back_later() as undo:
-            before, cbs = self.cbs, [cb() if isinstance(cb, type) else cb for cb in listify(cbs)]
-            mine = _all_but(cbs, before)
-            undo.append(partial(self._drop_cbs, mine))
-            self.add_cbs(cbs)
-            mine[:] = _all_but(self.cbs, before) # with those that they have brought along
-            if not mine: undo.pop()
-            yield
+        before = self.cbs
+        self.add_cbs(cbs)
+        mine = [o for o in self.cbs if not any(o is b for b in before)]
+        try: yield
+        finally: self.remove_cbs(mine)
 
     def _add_first_cbs(self, cbs):
         "Add the default callbacks, those apart that `cbs` bring themselves, and then `cbs`"
@@ -283,64 +172,20 @@ class _Events:
         if 'validate' in parts: raise CancelValidException from e
 
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
-def _is_torch_optimizer(cls):
-    return issubclass(cls, torch.optim.Optimizer) and not issubclass(cls, BaseOptimizer)
-
 class _Optimizer:
     "The optimizer of a Learner: made, checked, frozen"
-    torch_wrapper = None # what wraps an optimizer of PyTorch; optim/torch_optim sets it to OptimWrapper
     def create_opt(self):
         "A new optimizer for the model's parameters, as `splitter` groups them"
-        opt = self._make_opt()
+        self.opt = self.opt_func(self.splitter(self.model), lr=self.lr)
         for p,norm in norm_and_bias_params(self.model):
-            if not self.wd_bn_bias: opt.state[p]['do_wd'] = False
-            if norm and self.train_bn: opt.state[p]['force_train'] = True
-        self.opt = opt # when it is complete: an interrupt leaves the one that there was
-        return opt
-
-    def _make_opt(self):
-        "What `opt_func` makes of the model's parameters; one of PyTorch's is wrapped"
-        groups, inner = self.splitter(self.model), self.opt_func
-        while isinstance(inner, partial): inner = inner.func
-        if isinstance(inner, torch.optim.Optimizer):
-            raise TypeError(f"opt_func is an optimizer already: give what makes one, {type(inner).__name__} or a "
-                            "partial of it")
-        if isinstance(inner, type) and _is_torch_optimizer(inner):
-            opt = self._wrap_opt(groups, self.opt_func, lr=self.lr)
-        else: opt = self.opt_func(groups, lr=self.lr)
-        if _is_torch_optimizer(type(opt)): opt = self._wrap_opt(None, opt)
-        self._give_closure(opt)
-        return opt
-
-    def _wrap_opt(self, *args, **kwargs):
-        "An optimizer of PyTorch, wrapped"
-        if self.torch_wrapper is None:
-            raise TypeError("an optimizer of PyTorch needs OptimWrapper: import imagenette_train.optim.torch_optim")
-        return type(self).torch_wrapper(*args, **kwargs)
-
-    def _give_closure(self, opt):
-        "Tell a wrapped optimizer how to compute the loss again, which LBFGS wants"
-        if hasattr(opt, 'make_closure'): opt.make_closure = self._closure
-
-    @contextmanager
-    def _closure(self):
-        "Gives a function that computes loss and gradients of this batch; at its first call they are there already"
-        pred, loss, known = self.pred, self.loss, [self.loss]
-        def closure():
-            if known: return known.pop()
-            self.opt.zero_grad(set_to_none=True)
-            self.pred = self.model(*self.xb, **self.xkw)
-            self('after_pred')
-            self.loss = self.loss_func(self.pred, *self.yb)
-            self('after_loss')
-            self.loss.backward()
-            return self.loss
-        try: yield closure
-        finally: self.pred, self.loss = pred, loss
+            if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
+            if norm and self.train_bn: self.opt.state[p]['force_train'] = True
+        return self.opt
 
     def _split_ids(self):
         "Which parameters the splitter hands to an optimizer, by id"
-        return {id(p) for ps in to_param_groups(self.splitter(self.model)) for p in ps}
+        groups = self.splitter(self.model)
+        return {id(p) for g in groups for p in ([g] if isinstance(g, torch.Tensor) else g)}
 
     def check_opt(self):
         "An error if parameters were replaced after the optimizer was made, a warning if some were added"
@@ -414,7 +259,6 @@ class _FitStart:
         _check_fit(self, n_epoch)
         if resume: _check_resume(self)
         if reset_opt or self.opt is None: self.create_opt()
-        self._give_closure(self.opt)
         self._own_wd = [h.get('wd') for h in self.opt.hypers] if wd is not None else None
         wd = self.wd if wd is None else wd
         if wd is not None: self.opt.set_hypers(wd=wd)
@@ -453,34 +297,32 @@ class _FitEnd:
     @contextmanager
     def _fit_context(self):
         "A fit is done inside; then `cleanup_fit` for every callback"
-        with self._put_back_later() as undo, defer_worker_errors():
-            handlers = [[f, f] for f in self._handlers.get('cleanup_fit', ())] # each may be called twice
-            undo += [partial(self._end_fit, self._own_wd), partial(self._clean_up, handlers)]
-            self.fitting = True
+        with defer_worker_errors(), self._mark_fitting():
             try: yield
             except BaseException as e:
                 add_oom_hint(self, e)
-                for o in self._clean_up(handlers): add_note(e, f"(and after that, {type(o).__name__}: {o})")
+                for o in self._clean_up(): add_note(e, f"(and after that, {type(o).__name__}: {o})")
                 raise
-            for o in self._clean_up(handlers): raise o
+            for o in self._clean_up(): raise o
 
-    def _end_fit(self, own_wd):
-        "No fit is running; the optimizer has its own `wd` again, if the fit was given another"
-        self.fitting = False
-        if own_wd is not None: self.opt.set_hypers(wd=own_wd)
+    @contextmanager
+    def _mark_fitting(self):
+        "Inside, a fit is running; then the optimizer has its own `wd` again, if the fit was given another"
+        self.fitting = True
+        try: yield
+        finally:
+            self.fitting = False
+            if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
 
-    def _clean_up(self, handlers):
-        "Call all `handlers`, last first, whatever the others do; gives the errors"
+    def _clean_up(self):
+        "`cleanup_fit` for every callback, last first, whatever the others do; gives the errors"
         errors = []
-        while handlers:
-            if handlers[-1]: # else it was interrupted twice
-                f = handlers[-1].pop()
-                try: f()
-                except CancelException: pass # there is nothing left to cancel
-                except Exception as e:
-                    add_note(e, f"(raised by callback {type(f.__self__).__name__} in event cleanup_fit)")
-                    errors.append(e)
-            handlers.pop()
+        for f in reversed(self._handlers.get('cleanup_fit', ())):
+            try: f()
+            except CancelException: pass # there is nothing left to cancel
+            except Exception as e:
+                add_note(e, f"(raised by callback {type(f.__self__).__name__} in event cleanup_fit)")
+                errors.append(e)
         return errors
 
 # %% ../../nbs/core/learner_base.ipynb #262c830e
@@ -493,7 +335,7 @@ class _State:
         "Every attribute that they write"
         self.opt = None # the optimizer; made by the first fit
         self.logger = print # called with each row of the Recorder; None: silence
-        self.cbs, self._joined, self._handlers = [], [], {} # `_joined`: in the order in which they joined
+        self.cbs, self._handlers = [], {}
         # the fit
         self.n_epoch, self.epoch, self.start_epoch, self.resume = 1, 0, 0, False
         # the part of the epoch: which loader, how many batches it has, which one we are at
@@ -517,7 +359,7 @@ class _State:
 
     def __getstate__(self):
         "All but the batch of the moment, and the lists of whom to call"
-        batch = dict(xb=(), xkw={}, yb=(), pred=None, loss=None, dl=None, _running=(), _changes=())
+        batch = dict(xb=(), xkw={}, yb=(), pred=None, loss=None, dl=None, _running=())
         return {k: v for k,v in {**vars(self), **batch}.items() if k != '_handlers'}
 
     def __setstate__(self, state):
@@ -543,7 +385,7 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
                  dls, # `DataLoaders`: what to train and to validate on
                  model, # any `nn.Module`
                  loss_func=None, # differentiable function of `(pred, *yb)`; cross entropy if None
-                 opt_func=None, # called as `opt_func(param_groups, lr=lr)`; torch.optim's do; None: Adam
+                 opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, Adam
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set

@@ -13,8 +13,7 @@ from functools import partial
 import torch
 from .messages import *
 from .hypers import *
-from .hypers import (_by_torch_name, _cb_ranges, _is_note, _plain_value, _to_our_names,
-                                           _torch_names, _update)
+from .hypers import _update
 
 # %% ../../nbs/core/param_groups.ipynb #57aa1f00
 def _check_param(p, i, seen):
@@ -32,45 +31,27 @@ def _check_param(p, i, seen):
 
 # %% ../../nbs/core/param_groups.ipynb #38e4af08
 def _check_list(params):
-    "An error if `params` is empty, or both tensors and groups"
+    "An error unless `params` is a list of tensors, or a list of groups"
     if not params:
         raise ValueError("the parameter list is empty: has the model parameters, and do any of them "
                          "require a gradient? (And a generator is used up after one pass.)")
-    for i,o in enumerate(params):
-        if isinstance(o, dict) and 'params' not in o: raise ValueError(f"parameter group {i} has no 'params'")
-    kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple, dict))}
+    if any(isinstance(o, dict) for o in params):
+        raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper "
+                        "one value per group, as in lr=[1e-4, 1e-3]")
+    kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}
     if len(kinds) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
 
-def _listed(params, what):
-    "`params` as a list, without the names that may come with its tensors; `what` says what it is"
-    if isinstance(params, dict) or not hasattr(params, '__iter__'):
-        raise TypeError(f"{what} is a {type(params).__name__}: pass a list, such as model.parameters()")
-    if isinstance(params, (set, frozenset)):
-        raise TypeError(f"{what} is a set, which has another order each time: pass a list")
-    named = lambda o: isinstance(o, tuple) and len(o) == 2 and isinstance(o[0], str)
-    return [o[1] if named(o) else o for o in params]
-
 # %% ../../nbs/core/param_groups.ipynb #7bc19599
-def _split_options(params):
-    "The groups, as lists of tensors, and what else is said of each, a dict; an error if `params` is wrong"
-    if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
-    params = _listed(params, 'params')
-    _check_list(params)
-    groups, options, seen = [], [], set()
-    for i,g in enumerate([params] if isinstance(params[0], torch.Tensor) else params):
-        given = dict(g) if isinstance(g, dict) else {}
-        ps = given.pop('params', g)
-        ps = [ps] if isinstance(ps, torch.Tensor) and isinstance(g, dict) else _listed(ps, f"parameter group {i}")
-        # PyTorch's world makes its dicts by a rule, for which there may be no parameter
-        if not ps and not isinstance(g, dict): raise ValueError(f"parameter group {i} is empty")
-        for p in ps: _check_param(p, i, seen)
-        groups.append(ps)
-        options.append(given)
-    return groups, options
-
-def to_param_groups(params): # tensors, or groups: lists of tensors, or dicts with such a list as `params`
+def to_param_groups(params): # tensors, or lists of tensors
     "`params` as a list of lists of tensors; an error that names what is wrong with them"
-    return _split_options(params)[0]
+    if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
+    params = list(params)
+    _check_list(params)
+    groups, seen = [params] if isinstance(params[0], torch.Tensor) else [list(g) for g in params], set()
+    for i,g in enumerate(groups):
+        if not g: raise ValueError(f"parameter group {i} is empty")
+        for p in g: _check_param(p, i, seen)
+    return groups
 
 # %% ../../nbs/core/param_groups.ipynb #872104bf
 def _with_inner(cb):
@@ -87,18 +68,10 @@ def _raise_is_state(name, keeper):
     raise TypeError(f"{name!r} is no hyper but a state, "
                     f"which {keeper} keeps for each parameter: see opt.state[p]")
 
-def _raise_unknown(name, known):
-    "`name` is no hyper, and was meant as one"
-    hint = suggest_name(name, {*known, *_torch_names(known)})
-    if name in ('mom', 'momentum'): hint = " (An optimizer that is made with mom=0 leaves it out.)"
-    raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{hint} "
-                    f"It takes: {', '.join(sorted(known))}")
-
 class _HyperNames:
     "The part of an optimizer that knows which hypers its callbacks take"
     # the names as they were read last: from these callbacks, and these with defaults of these names
     _names_read = (), [], [], frozenset(['lr'])
-    _ranges_read = {} # the ranges that these carry
 
     def hyper_names(self): # a frozenset
         "The hypers that this optimizer takes"
@@ -108,55 +81,32 @@ class _HyperNames:
         names = frozenset(['lr', *(n for cb in self.cbs for n in (*cb_args(cb), *cb_defaults(cb)))])
         carriers = [o for cb in self.cbs for o in _with_inner(cb)]
         self._names_read = tuple(self.cbs), carriers, _default_names(carriers), names
-        self._ranges_read = {k: v for cb in self.cbs for k,v in _cb_ranges(cb).items()}
         return names
-
-    def _torch_names(self):
-        "PyTorch's names for our hypers: a name, or several for a tuple"
-        return _torch_names(self.hyper_names())
 
     def _check_name(self, name, known):
         "An error unless `name` is a hyper, one of those that are `known`"
         if name not in self.hypers[0] and any(name in state for state in self.state.values()):
             _raise_is_state(name, 'a callback')
-        if name not in known: _raise_unknown(name, known)
-
-    def _checked_value(self, name, v):
-        "`v`, if hyper `name` may have it"
-        check_hyper(name, v, self._ranges_read.get(name))
-        return v if type(v) is float else _plain_value(name, v)
+        if name in known: return
+        raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{suggest_name(name, known)} "
+                        f"It takes: {', '.join(sorted(known))}")
 
 # %% ../../nbs/core/param_groups.ipynb #aa6a0da6
-def _one_each(v):
-    "Is `v` one value for each group, and not one for all?"
-    return isinstance(v, (list, tuple, slice)) or getattr(v, 'ndim', 0) > 0
-
 class _Hypers(_HyperNames):
     "The part of an optimizer that sets its hypers"
-    def _values(self, hypers, n):
-        "The values as lists of `n`, by our names; an error if a hyper cannot have them"
-        known, res = self.hyper_names(), {}
-        if not known.issuperset(hypers): hypers = _to_our_names(hypers, self._torch_names())
-        for name,v in hypers.items():
-            if name not in known or name not in self.hypers[0]: self._check_name(name, known)
-            try: vs = self._spread(name, v, n)
-            except ValueError as e: raise ValueError(f"{name}: {e}") from None
-            res[name] = [self._checked_value(name, o) for o in vs]
-        return res
-
-    def _spread(self, name, v, n): return broadcast_to_groups(v, n)
-    def _notes(self, i): return self._group_notes.setdefault(i, {})
-
     def group_values(self,
                      hypers): # a dict: name of a hyper -> value as in `set_hyper`
         "The values as a list for each hyper, one per group; an error if a hyper cannot have them"
-        res = self._values(hypers, len(self.param_lists))
-        if 'lr' in res and self._group_notes and len(set(res['lr'])) == 1 and not _one_each(hypers.get('lr')):
-            res['lr'] = [v*self._notes(i).get('lr_scale', 1) for i,v in enumerate(res['lr'])]
+        known, n, res = self.hyper_names(), len(self.param_lists), {}
+        for name,v in hypers.items():
+            if name not in known or name not in self.hypers[0]: self._check_name(name, known)
+            try: res[name] = vs = broadcast_to_groups(v, n)
+            except ValueError as e: raise ValueError(f"{name}: {e}") from None
+            for o in vs: check_hyper(name, o)
         return res
 
     def set_hypers(self, **hypers): # values as in `set_hyper`, by name
-        "Set several hypers at once, all or (if one is wrong) none; PyTorch's names will do as well"
+        "Set several hypers at once, all or (if one is wrong) none"
         for name,vs in self.group_values(hypers).items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
 
@@ -168,14 +118,11 @@ class _Hypers(_HyperNames):
 
 # %% ../../nbs/core/param_groups.ipynb #b42e27df
 def move_state_to(state, # what is remembered of parameter `p`
-                  p, # a parameter
-                  was=None): # the dtype that it had; None: the one that it has
-    "The tensors in `state`, on the device of `p`; those of dtype `was` in the dtype of `p`"
-    device, dtype, was = p.device, p.dtype, was or p.dtype
+                  p): # a parameter
+    "The tensors in `state`, on the device of `p`"
+    device = p.device
     for k,v in state.items():
-        if not isinstance(v, torch.Tensor): continue
-        new = dtype if v.dtype == was else v.dtype
-        if v.device != device or v.dtype != new: state[k] = v.to(device, new)
+        if isinstance(v, torch.Tensor) and v.device != device: state[k] = v.to(device)
 
 def zero_or_drop_grad(p, # a parameter with a gradient
                       set_to_none): # drop it, instead of filling it with zeros?
@@ -249,13 +196,8 @@ class _WatchedStep:
                  p, # the parameter that comes next, with its
                  state): # state
         "The callbacks to call for `p`; watched, if it is their first parameter with its number of dimensions"
-        self._follow(p, state)
+        if state: move_state_to(state, p)
         return self.cbs if self._validated is self.cbs else self._watch(p, state)
-
-    def _follow(self, p, state):
-        "Move `state` to the device of `p` and, if `p` has changed its dtype since the last step, to that"
-        was, self._dtypes[p] = self._dtypes.get(p), p.dtype
-        if state: move_state_to(state, p, was)
 
     def _watch(self, p, state):
         if self._validated_for.get(p.ndim) is self.cbs: return self.cbs
@@ -306,31 +248,6 @@ def _check_shapes(want, got):
             raise ValueError(f"parameter {j} of group {i} has shape {shape}, "
                              f"but the state dict was saved for shape {saved}: another model?")
 
-# %% ../../nbs/core/param_groups.ipynb #b01e0cff
-def _check_saved_hypers(opt, hypers):
-    "An error unless there is a dict of hypers for each group, with values that these can have"
-    if len(hypers) != len(opt.param_lists): raise ValueError(f"it has the hypers of {pluralize(len(hypers), 'group')}")
-    for k in {k for h in hypers for k in h}:
-        try: opt.group_values({k: [h[k] for h in hypers]})
-        except KeyError: raise ValueError(f"{k} is missing in some groups") from None
-        except TypeError as e: raise ValueError(str(e)) from None
-
-def _may_be_statistic(v, p, mine):
-    "May `v` be a statistic of parameter `p`? `mine` is what the optimizer has in its place, or None"
-    if not isinstance(v, torch.Tensor): return type(v) is type(mine) or not isinstance(v, str)
-    if v.layout != torch.strided or v.is_complex(): return False
-    return v.numel() == 1 or {*v.shape} <= {1, *p.shape} or getattr(mine, 'shape', None) == v.shape
-
-def _check_saved_state(opt, states):
-    "An error unless there is a dict of possible statistics for each parameter"
-    params = list(opt.all_params())
-    if len(states) != len(params):
-        raise ValueError(f"it has the statistics of {pluralize(len(states), 'parameter')}, and there are {len(params)}")
-    for (p,_,mine,_),state in zip(params, states):
-        wrong = [k for k,v in state.items() if not _may_be_statistic(v, p, mine.get(k))]
-        if not wrong: continue
-        raise ValueError(f"{first_few(wrong)} of a parameter of shape {tuple(p.shape)} is no statistic of it")
-
 # %% ../../nbs/core/param_groups.ipynb #26ed3f90
 def check_state_dict(opt, # a `BaseOptimizer`
                      sd): # a state dict
@@ -338,8 +255,6 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if not isinstance(sd, dict) or not {'state', 'hypers', 'shapes'} <= set(sd):
         raise ValueError("this is no state dict of an Optimizer: "
                          "it needs the entries 'state', 'hypers' and 'shapes'")
-    for k in ('state', 'hypers'):
-        if not all(isinstance(o, dict) for o in sd[k]): raise ValueError(f"{k!r} of the state dict is damaged")
     mine = opt.state_dict()
     _check_shapes(mine['shapes'], sd['shapes'])
     theirs = sd.get('cbs', mine['cbs']) # a file of another library may lack them
@@ -350,18 +265,8 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if unknown:
         raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
                          "of the state dict: another optimizer?")
-    try:
-        _check_saved_hypers(opt, sd['hypers'])
-        _check_saved_state(opt, sd['state'])
-    except (ValueError, AttributeError, TypeError) as e:
-        raise ValueError(f"the state dict is damaged, or not one of this optimizer: {e}") from None
 
 # %% ../../nbs/core/param_groups.ipynb #c23b2da5
-def _only_dtype(state):
-    "The dtype of the floating point tensors in `state`, if it is one; what a file does not say of its parameter"
-    dtypes = {v.dtype for v in state.values() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-    return dtypes.pop() if len(dtypes) == 1 else None
-
 class _StateDict:
     "The part of an optimizer that saves and loads what it remembers"
     def clear_state(self):
@@ -374,9 +279,7 @@ class _StateDict:
         states = [dict(state) for *_,state,_ in self.all_params()]
         shapes = [[tuple(p.shape) for p in pg] for pg in self.param_lists]
         return dict(state=states, hypers=[dict(h) for h in self.hypers],
-                    shapes=shapes, cbs=[cb_name(cb) for cb in self.cbs],
-                    dtypes=[p.dtype for p,*_ in self.all_params()],
-                    notes=[dict(self._notes(i)) for i in range(len(self.hypers))])
+                    shapes=shapes, cbs=[cb_name(cb) for cb in self.cbs])
 
     def load_state_dict(self,
                         sd): # what `state_dict` gave
@@ -385,27 +288,26 @@ class _StateDict:
         def own(v, p): return v.detach().clone().to(p.device) if isinstance(v, torch.Tensor) else v
         for (p,*_),state in zip(self.all_params(), sd['state']):
             self.state[p] = {k: own(v, p) for k,v in state.items()}
-        for (p,_,state,_),was in zip(self.all_params(), sd.get('dtypes') or map(_only_dtype, sd['state'])):
-            self._dtypes[p] = was or p.dtype
-            self._follow(p, state)
         for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
-        for i,notes in enumerate(sd.get('notes', ())): self._notes(i).update(notes)
 
 # %% ../../nbs/core/param_groups.ipynb #30effd01
 class _GroupView(MutableMapping):
     "One parameter group, as PyTorch's tools expect it"
     def __init__(self, opt, i): self.opt, self.i = opt, i
+    @property
+    def _notes(self): return self.opt.__dict__.setdefault('_group_notes', {}).setdefault(self.i, {})
     def __getitem__(self, k):
         if k == 'params': return self.opt.param_lists[self.i]
-        hypers = self.opt.hypers[self.i]
-        own = {**self.opt._notes(self.i), **hypers}
-        return own[k] if k in own else _by_torch_name(k, hypers, self.opt._torch_names())
-    def __setitem__(self, k, v): self.opt._set_group(self.i, {k: v})
-    def update(self, *args, **kwargs): self.opt._set_group(self.i, dict(*args, **kwargs))
-    def __delitem__(self, k): del self.opt._notes(self.i)[k]
-    def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self.opt._notes(self.i)])
+        return {**self._notes, **self.opt.hypers[self.i]}[k]
+    def __setitem__(self, k, v):
+        if k == 'params': self.opt.param_lists[self.i] = list(v)
+        elif k not in self.opt.hyper_names(): self._notes[k] = v
+        else:
+            check_hyper(k, v)
+            self.opt.hypers[self.i][k] = v
+    def __delitem__(self, k): del self._notes[k]
+    def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self._notes])
     def __len__(self): return len(list(iter(self)))
-    def __repr__(self): return repr(dict(self))
 
 # %% ../../nbs/core/param_groups.ipynb #03315e0b
 class _TorchInterface:
@@ -415,42 +317,15 @@ class _TorchInterface:
         "The groups as PyTorch's tools expect them: `params` and the hypers of each, to be read and written"
         return [_GroupView(self, i) for i in range(len(self.param_lists))]
 
-    @property
-    def defaults(self):
-        "The hypers of the first group, by our names and PyTorch's; a scheduler looks here for `momentum`"
-        group = self.param_groups[0]
-        return {k: group[k] for k in [*self.hypers[0], *self._torch_names()] if k in group}
-
-    def _sort_options(self, options):
-        "What a dict says of a group: its hypers, by our names and checked, and notes"
-        known, hypers, notes = self.hyper_names(), {}, {}
-        names = self._torch_names()
-        for k,v in options.items():
-            if k in known or k in names: hypers[k] = v
-            elif not _is_note(k, v, known): _raise_unknown(k, known)
-            else: notes[k] = _plain_value(k, v)
-        if 'lr_scale' in notes: check_hyper('lr_scale', notes['lr_scale'])
-        return {k: vs[0] for k,vs in self._values(hypers, 1).items()}, notes
-
-    def _set_group(self, i, options):
-        "Set what the dict `options` says of group `i`, all or (if something is wrong) nothing"
-        options = dict(options)
-        params = options.pop('params', self.param_lists[i])
-        hypers, notes = self._sort_options(options)
-        if params is not self.param_lists[i]:
-            lists = [dict(params=params if j == i else ps) for j,ps in enumerate(self.param_lists)]
-            self.param_lists[i] = to_param_groups(lists)[i]
-        self.hypers[i].update(hypers)
-        self._notes(i).update(notes)
-
     def add_param_group(self,
                         group): # a dict: `params`, in no group yet, and hypers (else the last group's)
         "Add a parameter group"
-        lists, options = _split_options([*(dict(params=ps) for ps in self.param_lists), group])
-        hypers, notes = self._sort_options(options[-1])
-        self.param_lists.append(lists[-1])
-        self.hypers.append({**self.hypers[-1], **hypers})
-        self._notes(len(lists) - 1).update(notes)
+        new = group['params']
+        lists = to_param_groups([*self.param_lists, [new] if isinstance(new, torch.Tensor) else list(new)])
+        for k,v in group.items(): check_hyper(k, v)
+        self.param_lists = lists
+        self.hypers.append({**self.hypers[-1]})
+        self.param_groups[-1].update({k: v for k,v in group.items() if k != 'params'})
 
     def register_step_pre_hook(self, *args, **kwargs):
         raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer "
@@ -459,46 +334,25 @@ class _TorchInterface:
     register_step_post_hook = register_step_pre_hook
 
     def __getstate__(self):
-        # made again when needed; a scheduler wraps `step`
-        left_out = ('_engine', '_names_read', '_ranges_read', 'step')
+        left_out = ('_engine', '_names_read', 'step') # made again when needed; a scheduler wraps `step`
         return {k: v for k,v in self.__dict__.items() if k not in left_out}
-    def __setstate__(self, d): self.__dict__.update({'_dtypes': {}, '_group_notes': {}, **d})
+    def __setstate__(self, d): self.__dict__.update(d)
 
 # %% ../../nbs/core/param_groups.ipynb #d8608caa
 class BaseOptimizer(_Hypers, _WatchedStep, _Freezing, _StateDict, _TorchInterface, torch.optim.Optimizer):
     "Parameters in groups, hypers of each group, and what is remembered of each parameter"
     def __init__(self,
-                 params, # tensors, or groups: lists of tensors, or dicts as PyTorch's
+                 params, # tensors, or lists of tensors
                  cbs, # optimizer callback, or several
                  **hypers): # a number for all groups, or a list with one per group
+        self.param_lists = to_param_groups(params)
         self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
         if not self.cbs:
             raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; "
                              "[sgd_cb] is the smallest")
-        options = self._init_groups(*_split_options(params))
+        self.state, self.hypers = defaultdict(dict), [{} for _ in self.param_lists]
+        self.frozen_idx, self.defaults = 0, {}
         # the callbacks that have stepped a parameter with so many dimensions; those that have stepped all
         self._validated_for, self._validated = {}, None
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
-        self.set_hypers(**{**own, **_to_our_names(hypers, self._torch_names())})
-        for i,o in enumerate(options): self._set_group(i, o)
-
-    def _init_groups(self, param_lists, options):
-        "Groups without hypers, state and notes; gives the `options` of the groups"
-        self.param_lists, self.hypers = param_lists, [{} for _ in param_lists]
-        self.state, self.frozen_idx = defaultdict(dict), 0
-        # the dtype of each parameter in its last step; notes of each group
-        self._dtypes, self._group_notes = {}, {}
-        return options
-
-    def __repr__(self):
-        "The callbacks, and of each group its size and its hypers"
-        fused = {True: ', fused', 'flat': ", fused='flat'"}.get(getattr(self, 'fused', False), '')
-        return '\n'.join([f"{self._title()}{fused}", *map(self._describe_group, range(len(self.hypers)))])
-
-    def _title(self): return f"{type(self).__name__} of {' + '.join(map(cb_name, self.cbs))}"
-
-    def _describe_group(self, i):
-        ps, said = self.param_lists[i], {**self.hypers[i], **self._notes(i)}
-        said = ', '.join(f'{k}={v:.6g}' if type(v) is float else f'{k}={v}' for k,v in said.items())
-        frozen = ', frozen' if i < self.frozen_idx else ''
-        return f"group {i}: {pluralize(len(ps), 'tensor')} ({sum(p.numel() for p in ps):,} weights){frozen}; {said}"
+        self.set_hypers(**{**own, **hypers})

@@ -7,7 +7,7 @@ __all__ = ['set_seed', 'set_deterministic', 'get_rng_state', 'set_rng_state', 'p
            'get_generator_state', 'set_generator_state', 'get_loader_state', 'set_loader_state']
 
 # %% ../../nbs/core/rng.ipynb #888aaabe
-import inspect, json, os, random
+import json, os, random
 from contextlib import contextmanager
 import numpy as np
 import torch
@@ -36,11 +36,8 @@ def _numpy_to_plain(s):
     return kind, torch.from_numpy(keys.astype(np.int64)), *rest
 
 def _numpy_from_plain(s):
-    kind, keys, pos, *rest = s
-    keys = keys.cpu().numpy().astype(np.uint32)
-    # NumPy does not look, and would read, or write, somewhere else in memory
-    if keys.shape != (624,) or not 0 <= pos <= 624: raise ValueError(f"NumPy's generator has no place {pos}")
-    return kind, keys, pos, *rest
+    kind, keys, *rest = s
+    return kind, keys.cpu().numpy().astype(np.uint32), *rest
 
 # %% ../../nbs/core/rng.ipynb #d53916ff
 def _mps_state():
@@ -103,19 +100,12 @@ def get_generator_state(g): # a generator of torch, Python or NumPy
     if isinstance(g, np.random.RandomState): return _numpy_to_plain(g.get_state())
     return json.dumps(g.bit_generator.state, default=lambda o: o.tolist())
 
-def _bit_state(s):
-    "The state of a bit generator of NumPy, from text; an error if it points outside of itself"
-    s = json.loads(s)
-    for place,last in ((s['state'].get('pos', 0), 624), (s.get('buffer_pos', 0), 4)):
-        if not 0 <= place <= last: raise ValueError(f"NumPy's generator has no place {place}")
-    return s
-
 def set_generator_state(g, s): # `s` is what `get_generator_state` gave
     "Put generator `g` where it was"
     if isinstance(g, torch.Generator): g.set_state(s.cpu())
     elif isinstance(g, random.Random): g.setstate((s[0], tuple(s[1]), s[2]))
     elif isinstance(g, np.random.RandomState): g.set_state(_numpy_from_plain(s))
-    else: g.bit_generator.state = _bit_state(s)
+    else: g.bit_generator.state = json.loads(s)
 
 # %% ../../nbs/core/rng.ipynb #bfe3793b
 def _samplers(dl):
@@ -123,40 +113,22 @@ def _samplers(dl):
     found = [getattr(o, n, None) for o in _loader_parts(dl) for n in ('sampler', 'batch_sampler')]
     return list({id(o): o for o in found if o is not None}.values())
 
-def _own_loaders(dl):
-    "`dl` and the loaders in it, as far as they are not PyTorch's"
-    while dl is not None:
-        if not type(dl).__module__.startswith(('torch.', 'torchdata.')): yield dl
-        dl = getattr(dl, 'dl', None)
-
-def _init_args(o): return inspect.signature(type(o).__init__).parameters
-
 def _plain_attrs(o):
     "The numbers and words among the attributes of sampler `o`, if it is no class of PyTorch's"
     if type(o).__module__.startswith('torch.'): return {}
     return {k: v for k,v in getattr(o, '__dict__', {}).items() if type(v) in (bool, int, float, str)}
-
-def _restore_attrs(o, state):
-    "Give `o` the numbers of `state` back, and words that it was not made with; whatever else a file says is left"
-    for k,v in state.items():
-        ours, now = getattr(type(o), k, None), getattr(o, k, None)
-        if callable(ours) or hasattr(ours, '__set__') or k.startswith('__'): continue
-        number = type(v) in (bool, int, float) and type(now) in (bool, int, float)
-        if number or type(v) is type(now) is str and k not in _init_args(o): vars(o)[k] = v
 
 # %% ../../nbs/core/rng.ipynb #48f84f77
 def get_loader_state(dl): # any loader
     "Where the generators and the samplers of loader `dl` are, as plain data"
     # the names `dice` and `samplers` stand in checkpoints that people have
     def state(o): return o.state_dict() if hasattr(o, 'state_dict') else _plain_attrs(o)
-    loaders = [{k: v for k,v in _plain_attrs(o).items() if k not in _init_args(o)} for o in _own_loaders(dl)]
     return dict(dice=[get_generator_state(g) for g in loader_generators(dl)],
-                samplers=[*map(state, _samplers(dl)), *loaders])
+                samplers=[state(o) for o in _samplers(dl)])
 
 def set_loader_state(dl, s): # `s` is what `get_loader_state` gave
     "Put the generators and the samplers of loader `dl` where they were"
-    samplers = _samplers(dl)
     for g,state in zip(loader_generators(dl), s['dice']): set_generator_state(g, state)
-    for o,state in zip([*samplers, *_own_loaders(dl)], s['samplers']):
-        if hasattr(o, 'load_state_dict') and any(o is m for m in samplers): o.load_state_dict(state)
-        else: _restore_attrs(o, state)
+    for o,state in zip(_samplers(dl), s['samplers']):
+        if hasattr(o, 'load_state_dict'): o.load_state_dict(state)
+        elif state: vars(o).update(state)

@@ -8,7 +8,6 @@ __all__ = ['loop_state']
 # %% ../../nbs/core/snapshot.ipynb #706aec6f
 import copy
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from operator import length_hint
 import torch
 from fastcore.basics import patch
@@ -50,8 +49,8 @@ def _keep_layers(model):
 # %% ../../nbs/core/snapshot.ipynb #8fad20ca
 def _keep_weights(model):
     "A function that puts the weights of `model`, their gradients and whether they train back"
-    known = [p for p in model.parameters() if not torch.nn.parameter.is_lazy(p)] # a lazy layer has no shape yet
-    kept = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in known]
+    kept = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
+    for p,*_ in kept: p.grad = None # the trial's gradients are others
     def put_back():
         for p,old,grad,flag in kept:
             p.data.copy_(old)
@@ -83,21 +82,19 @@ def _deepcopy_or_same(v, memo):
 
 # %% ../../nbs/core/snapshot.ipynb #c7c1e850
 def _keep_callbacks(learn):
-    "A function that gives the callbacks their memory back, the very objects that are in it now"
-    originals = [(cb, dict(vars(cb))) for cb in learn.cbs]
+    "Give the callbacks copies of their memory; a function that gives them the original back"
+    before, memo = learn.cbs, _not_copied(learn)
+    originals = [(cb, dict(vars(cb))) for cb in before]
+    for cb,memory in originals:
+        vars(cb).update({k: _deepcopy_or_same(v, memo) for k,v in memory.items() if k != 'learn'})
     def put_back():
         for cb,memory in originals:
             vars(cb).clear()
             vars(cb).update(memory)
-        learn._drop_cbs([o for o in learn.cbs if not any(o is cb for cb,_ in originals)])
+        if learn.cbs != before:
+            learn.cbs = before
+            learn._sort_cbs()
     return put_back
-
-def _copy_callbacks(learn):
-    "Give the callbacks copies of their memory"
-    memo = _not_copied(learn)
-    copies = [(cb, {k: _deepcopy_or_same(v, memo) for k,v in vars(cb).items() if k != 'learn'})
-              for cb in learn.cbs]
-    for cb,memory in copies: vars(cb).update(memory)
 
 # %% ../../nbs/core/snapshot.ipynb #90f008f7
 def _enter_all(stack, cbs, name):
@@ -118,39 +115,37 @@ def _running_cbs(learn):
 def preserve_state(self:BaseLearner,
                    cbs=None): # callbacks that hear this question, and nothing else
     "A question to the model: afterwards the training is where it was, also in the middle of a batch"
-    with self._put_back_later() as undo, ExitStack() as stack:
-        before, deaf = self._silent, [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
-        undo += [partial(_hear_again, self, before), _keep_loop_state(self), _keep_layers(self.model)]
-        if self.fitting:
-            undo.append(_keep_callbacks(self))
-            _copy_callbacks(self)
-        undo += [partial(set_rng_state, get_rng_state()), stack.close]
-        _enter_all(stack, self.cbs, 'preserve_state')
-        self._silent, self.fitting = [*before, *deaf], False
+    before, deaf = self._silent, [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
+    kept = [_keep_loop_state(self), _keep_layers(self.model)]
+    if self.fitting: kept.append(_keep_callbacks(self))
+    try:
+        with preserve_rng(), ExitStack() as stack:
+            _enter_all(stack, self.cbs, 'preserve_state')
+            self._silent, self.fitting = [*before, *deaf], False
+            self._sort_cbs()
+            with self.added_cbs(cbs): yield
+    finally:
+        for put_back in kept: put_back()
+        self._silent = before
         self._sort_cbs()
-        with self.added_cbs(cbs): yield
-
-def _hear_again(learn, silent):
-    learn._silent = silent
-    learn._sort_cbs()
 
 # %% ../../nbs/core/snapshot.ipynb #ebce076f
 @patch
 @contextmanager
 def trial_run(self:BaseLearner):
     "Whatever is trained inside: model, optimizer, callbacks and random numbers are afterwards as they were"
-    with self.preserve_state(), self._put_back_later() as undo:
-        undo += [_keep_weights(self.model), _keep_opt(self), _keep_callbacks(self)]
-        _copy_callbacks(self)
-        for p in self.model.parameters(): p.grad = None # the trial's gradients are others
-        with torch.enable_grad(): yield
+    with self.preserve_state():
+        kept = [_keep_weights(self.model), _keep_opt(self), _keep_callbacks(self)]
+        try:
+            with torch.enable_grad(): yield
+        finally:
+            for put_back in kept: put_back()
 
 # %% ../../nbs/core/snapshot.ipynb #d72c9f9a
 @patch
 @contextmanager
 def eval_weights(self:BaseLearner):
     "Within it the model has the weights that a validation scores"
-    with self._put_back_later() as undo, ExitStack() as stack:
-        undo.append(stack.close)
+    with ExitStack() as stack:
         _enter_all(stack, self.cbs, 'eval_weights')
         yield self

@@ -6,8 +6,7 @@
 __all__ = ['TraceError', 'TracedStep', 'param_with_grad', 'check_traced_step']
 
 # %% ../../nbs/core/tracing.ipynb #77b49005
-import builtins, contextlib, dis, inspect, math, operator, types
-from functools import partial
+import operator
 import torch
 from torch import fx
 from .hypers import *
@@ -22,72 +21,47 @@ class _StateIncomplete(Exception):
 
 _any_shape = {'zeros_like', 'ones_like', 'empty_like', 'full_like', 'clone', 'detach', 'copy', 'to', 'float',
               'double', 'type_as', 'zero', 'fill', 'dtype', 'device'}
-_arithmetic = {'add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow', 'neg', 'pos', 'abs', 'invert', 'and_',
-               'or_', 'xor', 'lshift', 'rshift', 'lt', 'le', 'eq', 'ne', 'gt', 'ge'}
 
 # %% ../../nbs/core/tracing.ipynb #aa1dcf8e
-def _is_num(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
-def _true(v): return v is True
-
 def _elementwise(name):
-    "Does the operation of this name treat each element alone, and always in the same way?"
-    if name in _arithmetic or name.rstrip('_') in _any_shape | _arithmetic: return True
-    op = getattr(torch.ops.aten, name.rstrip('_'), None)
-    tags = {t for o in op.overloads() for t in getattr(op, o).tags} if op is not None else ()
-    return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags
+    "Does the operation of this name treat each element alone?"
+    name = name.rstrip('_')
+    if name in _any_shape or hasattr(operator, name) and name not in ('matmul', 'getitem'): return True
+    op = getattr(torch.ops.aten, name, None)
+    return op is not None and any(torch.Tag.pointwise in getattr(op, o).tags for o in op.overloads())
 
 # %% ../../nbs/core/tracing.ipynb #29307d6d
-def _op_name(node): return node.target if node.op == 'call_method' else getattr(node.target, '__name__', '')
-
-def _writes(node):
-    "Does this operation write in place?"
-    name = _op_name(node)
-    return node.op in ('call_method', 'call_function') and name[-1:] == '_' and name not in _arithmetic
-
-def _memory(node):
-    "The node in whose memory the result of `node` lies, and whether that is sure"
-    sure = True
-    while node.op != 'placeholder':
-        if _op_name(node) in ('to', 'float', 'double', 'type_as'): sure = False
-        elif not _writes(node) and _op_name(node) != 'detach': break
-        node = node.args[0]
-    return node, sure
-
-# %% ../../nbs/core/tracing.ipynb #4707c8b0
-class _Answers:
-    "Refuses the questions that Python would answer for a symbol as for any other object"
-    def _refuse(self, *args): self.tracer.refuse("asks for what a symbol cannot tell (len, hash, in, text)")
-    __hash__ = __len__ = __iter__ = __contains__ = __setitem__ = __str__ = __repr__ = __format__ = _refuse
-
-    def __float__(self, *args):
-        self.tracer.refuse("turns a hyper or a count into a plain float (math.sqrt(x) does; x**0.5 does not)")
-    __int__ = __index__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = __float__
-
-class _Attribute(_Answers, fx.proxy.Attribute):
-    "What a symbol gives for `.add_` or `.dtype`"
+def _root(node):
+    "The node in whose memory the result of `node` lies: operations that end in _ write in place"
+    while node.op == 'call_method' and node.target.endswith('_'): node = node.args[0]
+    return node
 
 # %% ../../nbs/core/tracing.ipynb #94ac12ee
-class _Sym(_Answers, fx.Proxy):
+class _Sym(fx.Proxy):
     "Stands for a tensor or a number, and writes down what is done with it"
     is_tensor = property(lambda self: 'value' not in self.node.meta)
 
     def __getattr__(self, k):
-        if not self.is_tensor: self.tracer.refuse(f"uses .{k} of a hyper or a count")
-        if not _elementwise(k): self.tracer.refuse(f"uses .{k}, for which it needs whole tensors")
-        return _Attribute(self, k)
-
-    def __setattr__(self, k, v):
-        if k not in ('data', 'grad', 'node', 'tracer'): self.tracer.refuse(f"sets .{k} of a tensor")
-        super().__setattr__(k, v)
+        if not self.is_tensor: return getattr(self.node.meta['value'], k)
+        if not _elementwise(k): raise TraceError(f"uses .{k}, for which it needs whole tensors")
+        return super().__getattr__(k)
 
     @property
     def data(self): return self
     @data.setter
-    def data(self, v): self.tracer.replace(self, v)
+    def data(self, v): self._write(self, v)
     @property
     def grad(self): return self.tracer.grad_of(self)
     @grad.setter
-    def grad(self, v): self.tracer.replace(self.grad, v)
+    def grad(self, v): self._write(self.grad, v)
+
+    def _write(self, old, new):
+        if not isinstance(new, _Sym): raise TraceError(f"puts {new!r} in the place of a tensor")
+        if _root(new.node) is not _root(old.node): old.copy_(new)
+
+    def __float__(self):
+        raise TraceError("turns a hyper or a count into a plain float (math.sqrt(x) does; x**0.5 does not)")
+    __int__ = __index__ = __float__
 
 # %% ../../nbs/core/tracing.ipynb #4c4a9b3e
 def _in_place(op):
@@ -95,281 +69,12 @@ def _in_place(op):
     return lambda self, o: getattr(self, method)(o) if self.is_tensor else fn(self, o)
 for o in ('add', 'sub', 'mul', 'truediv', 'pow'): setattr(_Sym, f'__i{o}__', _in_place(o))
 
-# %% ../../nbs/core/tracing.ipynb #5af5df24
-class _Absent: pass
-_absent = _Absent()
-_plain = (type(None), bool, str, bytes, torch.dtype, torch.device, torch.memory_format, torch.layout, _Absent)
-_kept = types.FunctionType, types.BuiltinFunctionType, types.ModuleType, types.CodeType, type, property
-
-# ways to what lies outside, beside `getattr` and `getitem`
-def _class_of(v, _): return type(v)
-def _length(v, _): return len(v)
-def _or_absent(v, k): return v.get(k, _absent)
-def _has(v, k): return k in v
-
-# is it as it was?
-def _same_number(v, old): return v is old or type(v) is type(old) and v == old != 0 # 0. is not -0.
-def _same_plain(v, old): return v is old or type(v) is type(old) and v == old
-def _same_class(v, old): return type(v) is old
-
-# %% ../../nbs/core/tracing.ipynb #3c8ee393
-class _Outside:
-    "What callbacks read outside of their arguments, in a way that can be gone again"
-    def __init__(self, cbs, entries, varying):
-        # what was read, how it is called, the way to it; `reads`: the steps of all ways, in order
-        self.values, self.names, self.ways = [tuple(cbs), entries], ['', ''], [0, 1]
-        self.reads, self.known, self.varying, self.numbers = [], {}, varying, []
-
-    def add(self, i, get, key, name):
-        "The place of what `get` finds with `key` in what was read at place `i`"
-        way = self.ways[i], get, key
-        if way in self.known: return self.known[way]
-        v = get(self.values[i], key)
-        self.reads.append((get, i, key, *self._how(v, way)))
-        for kept,o in ((self.values, v), (self.names, name), (self.ways, way)): kept.append(o)
-        return self.known.setdefault(way, len(self.values)-1)
-
-    def _how(self, v, way):
-        "A test whether it is as it was, and what it is compared with"
-        if type(v) in (int, float): return (_same_class, type(v)) if self.varies(way) else (_same_number, v)
-        if type(v) in _plain: return _same_plain, v
-        if isinstance(v, _kept): return operator.is_, v
-        return _same_class, type(v)
-
-    def varies(self, way): return way in self.varying and way[1] is not _length
-
-    def read(self, cbs, entries):
-        "The numbers that vary, as they are now; None if anything else is not as it was"
-        values = [cbs, entries]
-        try:
-            for n,(get,i,key,same,old) in enumerate(self.reads, 2):
-                v = get(values[i], key)
-                if not same(v, old):
-                    if same is _same_number: self.varying.add(self.ways[n])
-                    return None
-                values.append(v)
-        except Exception: return None # it is not there any more
-        return [values[i] for i in self.numbers]
-
-# %% ../../nbs/core/tracing.ipynb #3b04d1bd
-def _place(outer): return object.__getattribute__(outer, '_place')
-
-class _Outer:
-    "What lies outside of a callback, behind glass: it can be read and called"
-    __slots__ = ('_place',)
-    def __init__(self, place): object.__setattr__(self, '_place', place)
-    def __getattribute__(self, k): return _place(self).attribute(k)
-    def __getitem__(self, k): return _place(self).item(k)
-    def __contains__(self, k): return _place(self).has(k)
-    def __iter__(self): return _place(self).each()
-    def __len__(self): return _place(self).length()
-    def __call__(self, *args, **kwargs): return _place(self).call(args, kwargs)
-    def _touch(self, *args):
-        place = _place(self)
-        place.tracer.refuse(f"changes, compares or calculates with {place.name}, which lies outside of it")
-
-for o in ('add sub mul truediv floordiv mod pow matmul and or xor neg abs lt le eq ne gt ge hash bool float int '
-          'index str repr format setattr delattr setitem delitem enter exit').split():
-    for name in (f'__{o}__', f'__r{o}__', f'__i{o}__'): setattr(_Outer, name, _Outer._touch)
-
-# %% ../../nbs/core/tracing.ipynb #a3dbdc04
-class _Reading:
-    "A place outside, and what can be read there"
-    def __init__(self, tracer, i):
-        self.tracer, self.i = tracer, i
-        self.value, self.name = tracer.outside.values[i], tracer.outside.names[i]
-
-    def go(self, get, key=None, name=None):
-        "The place of what `get` finds here with `key`"
-        try: i = self.tracer.outside.add(self.i, get, key, name or self.name)
-        except Exception: self.tracer.refuse(f"looks for {name or self.name}, and that is not there")
-        return _Place(self.tracer, i)
-
-    def to(self, get, key=None, name=None): return self.tracer.stand_in(self.go(get, key, name))
-    def length(self): return self._check((dict, list, tuple), 'len').go(_length).value
-    def each(self): return (self.item(i) for i in range(self._check((list,), 'iter').length()))
-    def has(self, k): return self._check((dict,), 'in', k).go(_has, k).value
-    def item(self, k): return self._check((dict, list), 'item', k).to(operator.getitem, k, f'{self.name}[{k!r}]')
-    def get(self, k, default=None): return self.item(k) if self.has(k) else default
-
-    def _check(self, kinds, what, k=None):
-        "This place; a refusal if reading it may do more than read"
-        if type(self.value) in kinds and type(k) in (int, str, bool, type(None)): return self
-        self.tracer.refuse(f"uses {self.name} ({what}), and what that does cannot be seen from here")
-
-# %% ../../nbs/core/tracing.ipynb #59709039
-class _Attributes(_Reading):
-    "The attributes of a place"
-    def attribute(self, k):
-        "The attribute `k` of what is here"
-        v, name = self.value, f'{self.name}.{k}'
-        if type(v) is dict and k == 'get': return self.get
-        if isinstance(v, torch.Tensor):
-            self.tracer.refuse(f"reads the tensor {self.name}, which lies outside of it: keep it as a state")
-        if not isinstance(v, (types.ModuleType, types.FunctionType, type)): return self._of_object(k, name)
-        static = inspect.getattr_static(v, k, _absent) if isinstance(v, type) else vars(v).get(k, _absent)
-        if static is _absent: self.tracer.refuse(f"looks for {name}, and that is not there")
-        return self.to(getattr, k, name)
-
-    def _of_object(self, k, name):
-        v, kind = self.value, type(self.value)
-        static = inspect.getattr_static(kind, k, _absent)
-        hides = kind.__getattribute__ is not object.__getattribute__ or hasattr(kind, '__getattr__')
-        mine, on_class = k in getattr(v, '__dict__', ()), self.go(_class_of)
-        if not hides and isinstance(static, property):
-            return on_class.go(getattr, k, name).to(getattr, 'fget', name)(_Outer(self))
-        if not hides and not mine and isinstance(static, types.FunctionType):
-            return partial(on_class.to(getattr, k, name), _Outer(self))
-        plain = isinstance(static, (types.MemberDescriptorType, staticmethod, classmethod))
-        if hides or not mine and not plain and (static is _absent or hasattr(type(static), '__get__')):
-            self.tracer.refuse(f"uses {name}, and what that does cannot be seen from here")
-        return self.to(getattr, k, name)
-
-# %% ../../nbs/core/tracing.ipynb #6567693b
-def _of_torch(v):
-    "Is `v` a function of PyTorch's?"
-    name = getattr(v, '__name__', None)
-    spaces = (torch, torch.nn.functional, torch.special)
-    return isinstance(name, str) and not isinstance(v, type) and any(getattr(m, name, 0) is v for m in spaces)
-
-def _only_calculates(v):
-    "Is `v` a function of numbers or symbols that does nothing else?"
-    name = getattr(v, '__name__', '')
-    return name in _arithmetic and v is getattr(operator, name) or v is getattr(math, name, None) is not None
-
-def _is_tensor(v): return isinstance(v, _Sym) and v.is_tensor
-
-# %% ../../nbs/core/tracing.ipynb #142957b5
-class _Place(_Attributes):
-    "A place outside, what can be read there, and what can be called"
-    def call(self, args, kwargs):
-        "Call what is here, in such a way that what it reads is seen"
-        v, kind = self.value, type(self.value)
-        if _of_torch(v): return self._call_torch(args, kwargs)
-        if kind is types.FunctionType: return self.tracer.clone(self)(*args, **kwargs)
-        if v is torch.no_grad or kind is types.MethodType and type(v.__self__) is torch.no_grad:
-            return contextlib.nullcontext() # there are no gradients in a step anyway
-        if kind is types.MethodType: return self.to(getattr, '__func__')(self.to(getattr, '__self__'), *args, **kwargs)
-        if kind is partial:
-            given, func = self.go(getattr, 'keywords').items(), self.to(getattr, 'func')
-            return func(*self.to(getattr, 'args'), *args, **{**given, **kwargs})
-        if _only_calculates(v): return v(*args, **kwargs)
-        if isinstance(inspect.getattr_static(kind, '__call__', None), types.FunctionType):
-            return self.go(_class_of).to(getattr, '__call__', self.name)(_Outer(self), *args, **kwargs)
-        self.tracer.refuse(f"calls {self.name}, and what that does cannot be seen from here")
-
-    def items(self):
-        "Stand-ins for what is in this dict"
-        self.go(_length)
-        return {k: self.to(operator.getitem, k, k) for k in self.value}
-
-    def _call_torch(self, args, kwargs):
-        if any(map(_is_tensor, (*args, *kwargs.values()))): return self.value(*args, **kwargs)
-        self.tracer.refuse(f"calls {self.name}, whose result is not made of the parameter's own tensors")
-
-# %% ../../nbs/core/tracing.ipynb #d0288a39
-def _codes(code):
-    "`code`, and that of the functions inside"
-    return [code, *(c for o in code.co_consts if isinstance(o, types.CodeType) for c in _codes(o))]
-
-def _instructions(code): return [o for c in _codes(code) for o in dis.get_instructions(c)]
-
-def _forbidden(code):
-    "Why a function with this code cannot run on symbols; or None"
-    ops = _instructions(code)
-    for before,o in zip([None, *ops], ops):
-        constant = before is not None and before.opname == 'LOAD_CONST' and type(before.argval) in (bool, type(None))
-        if o.opname == 'IS_OP' and not constant: return "asks whether one thing is another (is), and a symbol is neither"
-        outside = 'GLOBAL' in o.opname or 'DEREF' in o.opname and o.argval in code.co_freevars
-        if outside and o.opname.startswith(('STORE', 'DELETE')):
-            return f"writes to {o.argval}, which lies outside of it"
-
-_safe_builtins = ('abs all any bool dict divmod enumerate filter float frozenset getattr hasattr int len list map '
-                  'max min next pow range reversed round set slice sorted sum tuple zip').split()
-
-# %% ../../nbs/core/tracing.ipynb #0936b8e6
-class _ReadsOutside:
-    "The part of a tracer that lets callbacks read what lies outside of them"
-    def stand_in(self, place):
-        "What a callback gets for what is at `place`"
-        v, out = place.value, self.outside
-        if type(v) in (int, float) and out.varies(out.ways[place.i]):
-            if place.i not in self.stand_ins:
-                out.numbers.append(place.i)
-                self.stand_ins[place.i] = self.given(f'outside_{place.i}', value=v)
-            return self.stand_ins[place.i]
-        if type(v) in (int, float, *_plain): return v
-        if type(v) is not tuple: return _Outer(place)
-        return tuple(place.to(operator.getitem, i, f'{place.name}[{i}]') for i in range(place.length()))
-
-    def clone(self, place):
-        "The function at `place`, in a world in which all that it reads is noted"
-        f, code = place.value, place.value.__code__
-        if f in self.clones: return self.clones[f]
-        why = _forbidden(code)
-        if why: self.refuse(why)
-        place.go(getattr, '__code__')
-        world, cells = {'__builtins__': self.builtins}, [types.CellType() for _ in code.co_freevars]
-        clone = self.clones[f] = types.FunctionType(code, world, f.__name__, None, tuple(cells))
-        for o in _instructions(code):
-            if o.opname == 'LOAD_GLOBAL': world[o.argval] = self._global(place, o.argval)
-        for i,(cell,name) in enumerate(zip(cells, code.co_freevars)):
-            cell.cell_contents = place.go(getattr, '__closure__').go(operator.getitem, i).to(getattr, 'cell_contents', name)
-        clone.__defaults__ = place.to(getattr, '__defaults__', 'a default')
-        kw = place.go(getattr, '__kwdefaults__')
-        if kw.value: clone.__kwdefaults__ = kw.items()
-        return clone
-
-    def _global(self, place, name):
-        world = place.go(getattr, '__globals__')
-        if name in world.value: return world.to(operator.getitem, name, name)
-        world.go(_or_absent, name, name) # it is not there, and must not come
-        return self.builtins[name]
-
-    @property
-    def builtins(self):
-        "Python's own functions: those that only calculate, and a refusal in place of the others"
-        def refuser(name): return lambda *args, **kwargs: self.refuse(f"calls {name}(), which a symbol cannot answer")
-        keep = lambda k, v: k in _safe_builtins or not callable(v) or isinstance(v, type) and issubclass(v, BaseException)
-        return {k: v if keep(k, v) else refuser(k) for k,v in vars(builtins).items()}
-
-# %% ../../nbs/core/tracing.ipynb #ec2e69e1
-class _Operations:
-    "The part of a tracer that looks at each operation on tensors"
-    def _check_operation(self, node):
-        "A refusal unless `node` works on tensors, element by element, and writes where it says"
-        name, args = _op_name(node), node.args
-        whole = name == 'where' and len(args) + len(node.kwargs) < 3
-        whole = whole or name in ('max', 'min') and not isinstance(args[1:] and args[1], fx.Node)
-        if whole or not _elementwise(name): self.refuse(f"calls {name}, for which it needs whole tensors")
-        told = node.kwargs.keys() & {'out', 'inplace'} or node.op == 'call_function' and True in map(_true, args)
-        if told: self.refuse(f"tells {name} where to write")
-        if _writes(node) and not _memory(node)[1]:
-            self.refuse(f"writes ({name}) to what may be a copy or the tensor itself")
-
-    def replace(self, old, new):
-        "Put `new` in the place of the tensor `old`"
-        if not (isinstance(new, _Sym) and new.is_tensor):
-            self.refuse(f"puts something of type {type(new).__name__} in the place of a tensor")
-        (root, sure), home = _memory(new.node), _memory(old.node)[0]
-        if sure and root is home: return
-        if not sure or root.op == 'placeholder' or root in self.placed:
-            self.refuse(f"puts {root.name} itself in the place of another tensor, and both would share one "
-                        "memory: take a copy (.clone())")
-        self.placed.add(root)
-        old.copy_(new)
-
 # %% ../../nbs/core/tracing.ipynb #b14e7e74
-class _Tracer(_Operations, _ReadsOutside, fx.Tracer):
+class _Tracer(fx.Tracer):
     "Writes operations into `graph` and answered questions into `guards`"
-    def __init__(self, outside=None):
+    def __init__(self):
         super().__init__()
-        self.graph, self.guards, self.why, self.placed = fx.Graph(), [], None, set()
-        self.outside, self.stand_ins, self.clones = outside, {}, {}
-
-    def refuse(self, why):
-        self.why = self.why or why
-        raise TraceError(why)
+        self.graph, self.guards = fx.Graph(), []
 
     def proxy(self, node): return _Sym(node, self)
 
@@ -379,31 +84,30 @@ class _Tracer(_Operations, _ReadsOutside, fx.Tracer):
         node.meta.update(meta)
         return self.proxy(node)
 
-    def create_arg(self, a):
-        if type(a) is _Outer: self.refuse(f"calculates with {_place(a).name}, {_not_a_number}")
-        return super().create_arg(a)
-
     def create_proxy(self, kind, target, args, kwargs, *rest, **kw):
         new = super().create_proxy(kind, target, args, kwargs, *rest, **kw)
         node = new.node
-        if kind == 'call_function' and all('value' in n.meta for n in node.all_input_nodes):
+        if all('value' in n.meta for n in node.all_input_nodes):
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta['value'])
+            if kind == 'call_method': target, args = getattr(args[0], target), args[1:]
             node.meta['value'] = target(*args, **kwargs)
-        elif target is not getattr: self._check_operation(node)
+        elif kind == 'call_function' and target is not getattr and not _elementwise(target.__name__):
+            raise TraceError(f"calls {target.__name__}, for which it needs whole tensors")
         return new
 
     def grad_of(self, sym):
-        if _memory(sym.node) != (self.p.node, True):
-            self.refuse("asks for the gradient of something that is not the parameter")
+        if _root(sym.node) is not self.p.node:
+            raise TraceError("asks for the gradient of something that is not the parameter")
         return self.g
 
     def to_bool(self, sym):
-        if sym.is_tensor: self.refuse("decides by what a tensor holds")
+        if sym.is_tensor: raise TraceError("decides by what a tensor holds")
         answer = bool(sym.node.meta['value'])
         self.guards.append((sym.node, answer))
         return answer
 
 # %% ../../nbs/core/tracing.ipynb #03e60bb8
+def _is_num(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 def _fn(graph): return fx.GraphModule({}, graph).forward
 
 def _copy_node(g, n, env, exact):
@@ -419,49 +123,38 @@ def _copy_node(g, n, env, exact):
     return g.call_method(('sub' if base == 'sub' else 'add') + name[len(base):], (x, prod))
 
 # %% ../../nbs/core/tracing.ipynb #3646dd4c
-def _call_on_symbols(tracer, i, cb, state, hyper):
-    "The new state after `cb`, the callback number `i`, was called on symbols"
+def _call_on_symbols(cb, p, state, hyper):
+    "The new state after callback `cb` was called on symbols"
     if getattr(getattr(cb, 'func', cb), 'whole_tensors', False):
         raise TraceError(f"{cb_name(cb)} is marked whole_tensors")
-    try: new = _Place(tracer, 0).to(operator.getitem, i, cb_name(cb))(tracer.p, **{**state, **hyper})
+    try: return _update(state, cb(p, **{**state, **hyper}))
+    except TraceError as e: raise TraceError(f"{cb_name(cb)} {e}") from e
     except Exception as e:
-        why = tracer.why or f"does not run on symbols ({type(e).__name__}: {e})"
-        raise TraceError(f"{cb_name(cb)} {why}") from e
-    if tracer.why: raise TraceError(f"{cb_name(cb)} {tracer.why}") # it caught the refusal
-    return _update(state, new)
-
-def _check_states(state, cbs):
-    "A refusal if something in `state` could be changed without being replaced"
-    for k,v in state.items():
-        if type(v) in (int, float, *_plain) or isinstance(v, (torch.Tensor, _Sym)): continue
-        raise TraceError(f"{', '.join(map(cb_name, cbs))} keep the state {k!r} of type {type(v).__name__}; "
-                         "a kernel knows tensors, numbers, flags and words")
+        raise TraceError(f"{cb_name(cb)} does not run on symbols ({type(e).__name__}: {e})") from e
 
 # %% ../../nbs/core/tracing.ipynb #2c897c6a
 class _SymbolicRun:
     "The part of a traced step that calls the callbacks on symbols"
     def _trace(self, state, hyper, entries):
-        t = _Tracer(self.outside)
+        t = _Tracer()
         t.p, t.g = t.given('p'), t.given('g')
         tensors = {k: t.given(k) for k in self.tensor_names}
         syms = {**tensors, **{k: t.given(k, value=entries[k]) for k in self.number_names}}
-        new = {k: syms.get(k, v) for k,v in state.items()}
-        hy = {k: syms[k] if k in syms else _Place(t, 1).to(operator.getitem, k, k) for k in hyper}
-        for i,cb in enumerate(self.cbs): new = _call_on_symbols(t, i, cb, new, hy)
+        new, hy = ({k: syms.get(k, v) for k,v in d.items()} for d in (state, hyper))
+        for cb in self.cbs: new = _call_on_symbols(cb, t.p, new, hy)
         if set(new) - set(state): raise _StateIncomplete
-        _check_states(new, self.cbs)
         self.new_numbers, self.fixed = {}, {}
-        try:
-            for k,v in new.items(): self._keep(t, k, v, tensors.get(k), state[k])
-        except TraceError as e: raise TraceError(f"{', '.join(map(cb_name, self.cbs))} {e}") from e
+        for k,v in new.items(): self._keep(k, v, tensors.get(k), state[k])
         return t
 
-    def _keep(self, tracer, k, v, sym, old):
+    def _keep(self, k, v, sym, old):
         "Write down that the state `k` becomes `v`; `sym` stands for the tensor that it was, if it was one"
         is_sym = isinstance(v, _Sym)
-        if is_sym and not v.is_tensor and sym is None: self.new_numbers[k] = v.node
-        elif is_sym and v.is_tensor and sym is not None: tracer.replace(sym, v)
-        elif is_sym or sym is not None: tracer.refuse(f"turn the state {k!r} from a tensor into a number, or back")
+        if is_sym and not v.is_tensor: self.new_numbers[k] = v.node
+        elif is_sym and sym is not None:
+            if _root(v.node) is not sym.node: sym.copy_(v)
+        elif is_sym or sym is not None:
+            raise TraceError(f"the state {k!r} turns from a tensor into a number, or back")
         elif v is not old: self.fixed[k] = v
 
 # %% ../../nbs/core/tracing.ipynb #a4b0f798
@@ -470,38 +163,25 @@ class TracedStep(_SymbolicRun):
     def __init__(self,
                  cbs, # optimizer callbacks
                  state, # state of a parameter, as it is after at least one step
-                 hyper, # the parameter's hypers
-                 varying=None): # ways to numbers outside that have changed before (a set, which grows)
+                 hyper): # the parameter's hypers
         for k,v in hyper.items():
             if isinstance(v, torch.Tensor):
                 raise TraceError(f"the hyper {k!r} is a tensor; a kernel needs a number")
-        _check_states(state, cbs)
         self.cbs, entries = cbs, {**state, **hyper}
-        self.outside = _Outside(cbs, entries, set() if varying is None else varying)
         self.tensor_names = [k for k,v in state.items() if isinstance(v, torch.Tensor)]
         self.number_names = [k for k,v in entries.items() if _is_num(v)]
         t = self._trace(state, hyper, entries)
         self.guards = [answer for _,answer in t.guards]
-        self.writes_grad = any(_writes(n) and _memory(n)[0] is t.g.node for n in t.graph.nodes)
+        self.writes_grad = any(_root(n) is t.g.node for n in t.graph.nodes if n is not t.g.node)
         self._numbers_part(t)
         self._tensors_part(t)
-
-    def evaluate(self, state, hyper):
-        "What the sweep needs and the state's new numbers; None if this program is one of other circumstances"
-        entries = {**state, **hyper}
-        outside = self.outside.read(self.cbs, entries)
-        if outside is None: return None
-        try: guards, factors, new = self.numbers(*(entries[k] for k in self.number_names), *outside)
-        except ArithmeticError: return None # numbers of another branch
-        return (factors, new) if list(map(bool, guards)) == self.guards else None
 
     def _numbers_part(self, t):
         "`numbers(*given)` returns the guards' questions, what the sweep needs, and the state's new numbers"
         g, env = fx.Graph(), {}
         is_num = lambda n: 'value' in n.meta
-        nums = [n for n in t.graph.nodes if is_num(n)]
-        # what is given comes first; numbers outside were met on the way
-        for n in sorted(nums, key=lambda n: n.op != 'placeholder'): env[n] = g.node_copy(n, env.__getitem__)
+        for n in t.graph.nodes:
+            if is_num(n): env[n] = g.node_copy(n, env.__getitem__)
         work = [n for n in t.graph.nodes if not is_num(n)]
         self._needed = list(dict.fromkeys(i for n in work for i in n.all_input_nodes if is_num(i)))
         wanted = [q for q,_ in t.guards], self._needed, self.new_numbers.values()
@@ -540,60 +220,29 @@ def param_with_grad(data, # its numbers, a tensor
     p.grad = grad
     return p
 
-class _Trial:
-    "A parameter of `n` random weights, with state, that callbacks step"
-    def __init__(self, prog, state, n, rand):
-        self.prog, self.p = prog, param_with_grad(rand(n), rand(n))
-        self.state = {k: rand(n, v.dtype) if isinstance(v, torch.Tensor) else v for k,v in state.items()}
-
-    def tensors(self): return [self.p.data, self.p.grad, *(self.state[k] for k in self.prog.tensor_names)]
-
-    def step(self, hyper):
-        for cb in self.prog.cbs: self.state = _update(self.state, cb(self.p, **{**self.state, **hyper}))
+def _eager(prog, state, hyper, n, rand):
+    "What the callbacks make of `n` random weights: tensors before, tensors after, the new state"
+    p = param_with_grad(rand(n), rand(n))
+    st = {k: rand(n) if isinstance(v, torch.Tensor) else v for k,v in state.items()}
+    tensors = lambda st: [p.data, p.grad, *(st[k] for k in prog.tensor_names)]
+    before = [t.clone() for t in tensors(st)]
+    for cb in prog.cbs: st = _update(st, cb(p, **{**st, **hyper}))
+    return before, tensors(st), st
 
 # %% ../../nbs/core/tracing.ipynb #45632552
-def _random_numbers(dtype):
-    "A function that gives `n` of them: of `dtype` or, where that is None, in float64; of integers and flags, too"
-    gen = torch.Generator().manual_seed(0)
-    def rand(n, of=torch.float64):
-        x = torch.rand(n, generator=gen, dtype=torch.float64) + 0.5
-        if not of.is_floating_point: return (x > 1 if of == torch.bool else 10*x).to(of)
-        return x if dtype is None else x.to(of)
-    return rand if dtype is None else lambda n, of=dtype: rand(n, of)
-
-def _check_same(prog, flat, trials, numbers, tol):
-    "A `TraceError` unless the tensors `flat` and the `numbers` are what the parameters in `trials` have"
-    names, want = ', '.join(map(cb_name, prog.cbs)), zip(*(t.tensors() for t in trials))
-    for name,a,bs in zip(['p', 'p.grad', *prog.tensor_names], flat, want):
-        if a.dtype != bs[0].dtype: raise TraceError(f"{names} change the dtype of {name}")
-        if not torch.allclose(a, torch.cat(bs), rtol=tol, atol=tol/100, equal_nan=True):
-            raise TraceError(f"written down and run in one sweep, {names} give another {name}")
-    for name,v in numbers.items():
-        if any(t.state[name] != v for t in trials): raise TraceError(f"written down, {names} give another {name}")
-
-# %% ../../nbs/core/tracing.ipynb #f74e0e8b
-def _run_trials(prog, state, hyper, dtype):
-    "Two steps by `prog`, and by its callbacks; a `TraceError` at the first difference"
-    rand, tol = _random_numbers(dtype), 1e-10 if dtype is None else 100*torch.finfo(dtype).eps
-    trials = [_Trial(prog, state, n, rand) for n in (3, 4)]
-    # two parameters of different length, one after the other; the program takes both in one sweep
-    flat = [torch.cat(ts) for ts in zip(*(t.tensors() for t in trials))]
-    for _ in range(2):
-        found = prog.evaluate(trials[0].state, hyper)
-        if found is None: return # after the first step another program would follow
-        for t in trials: t.step(hyper)
-        prog.tensors(*flat, found[0])
-        _check_same(prog, flat, trials, {**dict(zip(prog.new_numbers, found[1])), **prog.fixed}, tol)
-        for t in trials: t.p.grad.copy_(rand(len(t.p)))
-        flat[1].copy_(torch.cat([t.p.grad for t in trials]))
-
 def check_traced_step(prog, # a `TracedStep`
                       state, # the state it was made with
-                      hyper, # and the hypers
-                      dtype=None): # of the parameter; without it, all is tried in float64
+                      hyper): # and the hypers
     "A `TraceError` unless `prog` computes what its callbacks compute"
-    try: _run_trials(prog, state, hyper, dtype)
-    except TraceError: raise
-    except Exception as e:
-        names = ', '.join(map(cb_name, prog.cbs))
-        raise TraceError(f"{names} fail on {dtype or 'float64'} ({type(e).__name__}: {e})") from e
+    gen, names = torch.Generator().manual_seed(0), ', '.join(map(cb_name, prog.cbs))
+    rand = lambda n: torch.rand(n, generator=gen, dtype=torch.float64) + 0.5
+    # two parameters of different length, one after the other; the program takes both in one sweep
+    before, after, states = zip(*(_eager(prog, state, hyper, n, rand) for n in (3, 4)))
+    both, want = ([torch.cat(ts) for ts in zip(*o)] for o in (before, after))
+    _, factors, new = prog.numbers(*({**state, **hyper}[k] for k in prog.number_names))
+    prog.tensors(*both, factors)
+    for name,a,b in zip(['p', 'p.grad', *prog.tensor_names], both, want):
+        if not torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True):
+            raise TraceError(f"written down and run in one sweep, {names} give another {name}")
+    for name,v in [*zip(prog.new_numbers, new), *prog.fixed.items()]:
+        if states[-1][name] != v: raise TraceError(f"written down, {names} give another {name}")

@@ -6,15 +6,15 @@
 __all__ = ['orthogonalize', 'masked_cb', 'has_matrix_shape', 'muon_step', 'scaled_adam_step', 'Muon']
 
 # %% ../../nbs/optim/muon.ipynb #ff993247
+import functools
 from functools import partial
 import torch
-from ..core.batches import _has_fast_bf16
-from ..core.hypers import _around, _not_negative
+from ..core.hypers import *
 from ..momentum import *
 from ..rmsprop import *
 from ..adam import *
 from .variants import *
-from ..core.batches import *
+from ..core.batches import _has_fast_bf16
 
 # %% ../../nbs/optim/muon.ipynb #5d28291a
 def orthogonalize(g, # matrix
@@ -35,10 +35,11 @@ def orthogonalize(g, # matrix
 def masked_cb(test, # function of a parameter that says whether
               cb): # this optimizer callback is called for it
     "`cb` for some parameters, and nothing for the others"
-    return _around(_call_if, test, cb)
-
-def _call_if(test, cb, p, **kwargs):
-    if test(p): return cb(p, **kwargs)
+    @functools.wraps(cb)
+    def f(p, **kwargs):
+        if test(p): return cb(p, **kwargs)
+    f.defaults = cb_defaults(cb)
+    return f
 
 # %% ../../nbs/optim/muon.ipynb #d3cd6e9d
 def has_matrix_shape(p): # parameter
@@ -56,7 +57,7 @@ def muon_step(p, # parameter, two dimensions or more
     "A step along the orthogonalised average, with Nesterov's look ahead (Jordan et al., 2024)"
     u = orthogonalize(p.grad.data.lerp(grad_avg, mom).flatten(1))
     rows, cols = u.shape
-    p.data.add_(u.view(p.shape).to(p.dtype), alpha=-lr*max(1, rows/max(cols, 1))**0.5)
+    p.data.add_(u.view(p.shape).to(p.dtype), alpha=-lr*max(1, rows/cols)**0.5)
 
 def scaled_adam_step(p, # parameter, any shape
                      lr, # learning rate of the matrices
@@ -65,7 +66,6 @@ def scaled_adam_step(p, # parameter, any shape
     "`adam_step` at a rate of its own"
     adam_step(p, lr=lr*adam_scale, **kwargs)
 scaled_adam_step.defaults = dict(eps=1e-5, adam_scale=0.1)
-scaled_adam_step.ranges = dict(adam_scale=_not_negative)
 
 # %% ../../nbs/optim/muon.ipynb #e0114b7f
 @optimizer_recipe

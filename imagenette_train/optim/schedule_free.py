@@ -6,7 +6,6 @@
 __all__ = ['schedule_free_step', 'ScheduleFreeAdamW', 'swap_in_average', 'averaged_params']
 
 # %% ../../nbs/optim/schedule_free.ipynb #14f3baba
-import math
 from contextlib import contextmanager
 from functools import partial
 import torch
@@ -24,7 +23,6 @@ def schedule_free_step(p, # parameter: holds y
                        z=None, # state: the point that goes the steps, shape of `p`
                        lr_max=0., # state: the largest rate so far
                        sum_sqr_lr=0., # state: the sum of its squares
-                       y_mom=None, # state: the beta with which y was made
                        do_wd=True, # set to False in the state of biases and norms
                        **kwargs):
     "A step of `z`, and `p` moved to the new place between `z` and the average (Defazio et al., 2024)"
@@ -33,11 +31,9 @@ def schedule_free_step(p, # parameter: holds y
     if do_wd and wd != 0: u = u + wd*p.data
     if lr > lr_max: lr_max = lr
     sum_sqr_lr = sum_sqr_lr + lr_max**2
-    c = lr_max**2/sum_sqr_lr if sum_sqr_lr > 0 else 0.
-    kept = mom*(1-c) # the share of the old x in the new y
-    p.data.lerp_(z, 1 - kept/(mom if y_mom is None else y_mom)).add_(u, alpha=lr*(kept-1))
-    return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr, 'y_mom': mom}
-schedule_free_step.ranges = dict(mom=(math.ulp(0.), 1, "above 0 and below 1 (x could not be told from y and z)"))
+    c = lr_max**2/sum_sqr_lr
+    p.data.lerp_(z, c).add_(u, alpha=lr*(mom*(1-c)-1))
+    return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr}
 
 # %% ../../nbs/optim/schedule_free.ipynb #dce909e7
 @optimizer_recipe
@@ -54,8 +50,7 @@ def swap_in_average(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
     for p,_,state,h in opt.all_params():
         if 'z' not in state: continue
         before.append((p, p.data.clone(), state['z'].clone()))
-        # x = (y - (1-mom)*z)/mom, with the momentum that made y
-        p.data.lerp_(state['z'], 1 - 1/state.get('y_mom', h['mom']))
+        p.data.lerp_(state['z'], 1 - 1/h['mom']) # x = (y - (1-mom)*z)/mom
         state['z'].copy_(p.data) # who keeps the two as they are now can train on from the average
     return partial(_put_back, opt, before)
 

@@ -6,203 +6,103 @@
 __all__ = ['torch_hyper_names', 'OptimWrapper']
 
 # %% ../../nbs/optim/torch_optim.ipynb #0c1ae9b7
-import copy, inspect, math
-from types import SimpleNamespace
+from collections import defaultdict
 import torch
-from ..core.hypers import *
-from ..core.hypers import _plain_value, _to_our_names
 from ..core.param_groups import *
-from ..core.param_groups import _split_options
-from ..core.learner_base import BaseLearner
 from ..optimizer import *
 
 # %% ../../nbs/optim/torch_optim.ipynb #6507e2c0
 def torch_hyper_names(defaults): # the `defaults` of a torch.optim optimizer
-    "Our name of each hyper -> its name there, and its place if it is one of a tuple"
+    "Our name of each hyper -> its name there, and its place if it is one of a pair"
     names = {'lr': ('lr', None), 'eps': ('eps', None), 'wd': ('weight_decay', None)}
-    betas = defaults.get('betas')
-    if isinstance(betas, (tuple, list)) and len(betas) in (2, 3):
-        ours = ('mom', 'sqr_mom') if len(betas) == 2 else ('mom', 'diff_mom', 'sqr_mom')
-        names |= {k: ('betas', at) for at,k in enumerate(ours)}
-    else: names |= {'mom': ('momentum', None)}
-    # ASGD has an alpha, too, and means something else by it
-    if 'sqr_mom' not in names and 'lambd' not in defaults: names['sqr_mom'] = 'alpha', None
+    if 'betas' in defaults: names |= {'mom': ('betas', 0), 'sqr_mom': ('betas', 1)}
+    else: names |= {'mom': ('momentum', None), 'sqr_mom': ('alpha', None)}
     names = {k:v for k,v in names.items() if v[0] in defaults}
     return names | {k: (k, None) for k in defaults if k not in {v for v,_ in names.values()}}
 
 # %% ../../nbs/optim/torch_optim.ipynb #05f59f01
-def _signature_defaults(make):
-    "The arguments of `make` after the first one, with their defaults; and does it take others?"
-    try: args = list(inspect.signature(make).parameters.values())[1:]
-    except (TypeError, ValueError): args = [] # not written in Python
-    kinds = inspect.Parameter
-    named = {a.name: a.default for a in args if a.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
-    return named, any(a.kind == kinds.VAR_KEYWORD for a in args)
+def _torch_defaults(opt):
+    "The `defaults` of `torch.optim` optimizer `opt`"
+    probe = [torch.nn.Parameter(torch.zeros(1))]
+    try: return opt(probe).defaults
+    except TypeError: return opt(probe, lr=0.1).defaults # some have no rate of their own
 
-def _our_hypers(group, names):
-    "What the wrapped optimizer's `group` says, under our names"
-    return {k: group[name] if at is None else group[name][at]
-            for k,(name,at) in names.items() if group.get(name) is not None}
+def _default_hypers(names, defaults):
+    "What `defaults` says, under our names"
+    return {k: defaults[name] if at is None else defaults[name][at]
+             for k,(name,at) in names.items() if defaults[name] is not None}
 
-def _their_options(hypers, names, defaults):
-    "Our `hypers` as the wrapped optimizer has them; of a tuple, what they do not say is in `defaults`"
-    res = {}
-    for k,v in hypers.items():
-        name, at = names[k]
-        if at is not None: v = tuple(v if j == at else o for j,o in enumerate(res.get(name, defaults[name])))
-        res[name] = v
+def _to_our_names(hypers, names):
+    "`hypers` with PyTorch's names (`momentum`, `betas`, `weight_decay`, ...) translated into ours"
+    res = dict(hypers)
+    for k,(name,at) in names.items():
+        if name == k or name not in hypers: continue
+        if k in hypers: raise TypeError(f"{k!r} and {name!r} are the same hyper: give one of them")
+        res.pop(name, None)
+        res[k] = hypers[name] if at is None else hypers[name][at]
     return res
 
 # %% ../../nbs/optim/torch_optim.ipynb #bcae904f
 class _TorchStep(Optimizer):
-    "Steps by the optimizer `inner`, which is told our groups, flags and hypers"
-    make_closure = None # a Learner sets it: a context that gives a function which computes the loss again
+    "Steps by the optimizer `inner`, which is made at the first step"
     def step(self,
              closure=None): # computes the loss again, if the wrapped optimizer wants it
         "One step of the wrapped optimizer with our hypers"
-        self._arrange()
+        if self.inner is None: self._make_inner()
         self._push_hypers()
-        if closure is not None: return self.inner.step(closure)
-        if not _wants_closure(self.inner): return self.inner.step()
-        if self.make_closure is None:
-            raise TypeError(f"{type(self.inner).__name__} computes the loss several times in a step: call "
-                            "step(closure) with a function that clears the gradients, computes the loss, calls "
-                            "backward and gives the loss (in a Learner that is done for you)")
-        with self.make_closure() as closure: return self.inner.step(closure)
+        return self.inner.step(closure) if closure is not None else self.inner.step()
 
-    def _arrange(self):
-        "Bring the wrapped optimizer's groups in line with ours, and with the flags `do_wd` as they are now"
-        as_is = [[(id(p), p.dtype, p.device, self.state[p].get('do_wd', True)) for p in ps]
-                 for ps in self.param_lists]
-        if as_is == self._arranged: return
-        self._move_state()
-        held = {id(p) for g in self.inner.param_groups for p in g['params']}
-        options = {i: g for (i,_),g in zip(self._owner, self.inner.param_groups)}
+    def _make_inner(self):
+        "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
         groups, self._owner = [], [] # the owner: number of our group, and whether it decays
-        for i,(ps,flags) in enumerate(zip(self.param_lists, as_is)):
-            self._add_to_inner([p for p in ps if id(p) not in held], i)
-            # one group, unless there is a decay from which some are spared
-            decays = {d for *_,d in flags} if 'wd' in self._names else {True}
-            for d in sorted(decays or {True}, reverse=True):
-                chosen = [p for p,(*_,flag) in zip(ps, flags) if flag == d or len(decays) < 2]
-                groups.append({**options.get(i, self.inner.param_groups[-1]), 'params': chosen})
-                self._owner.append((i, d))
-        self.inner.param_groups[:] = groups
-        self._arranged = as_is
-
-    def _add_to_inner(self, ps, i):
-        "Show parameters `ps` of group `i`, which came later, to the wrapped optimizer; it may refuse them"
-        if not ps: return
-        if isinstance(self.inner, torch.optim.LBFGS):
-            raise ValueError("LBFGS steps those parameters only that it was made with: make a new one of all")
-        options = _their_options(self.hypers[i], self._names, self.inner.defaults)
-        self.inner.add_param_group({'params': ps, **options})
-
-    def _move_state(self):
-        "The wrapped optimizer's state of each parameter, on its device and in its dtype"
-        for p,*_ in self.all_params():
-            state, was = self.inner.state.get(p, {}), self._dtypes.get(p)
-            like_p = {k: v for k,v in state.items() if k != 'step' and getattr(v, 'shape', None) == p.shape}
-            move_state_to(like_p, p, was)
-            state.update(like_p)
-            self._dtypes[p] = p.dtype
+        for i,pg in enumerate(self.param_lists):
+            for decays in (True, False):
+                ps = [p for p in pg if self.state[p].get('do_wd', True) == decays]
+                if not ps: continue
+                groups.append(dict(params=ps))
+                self._owner.append((i, decays))
+        lr = self.hypers[0].get('lr')
+        self.inner = self.opt_class(groups, **({} if lr is None else {'lr': lr}))
+        if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
+        self._inner_state = None
 
     def _push_hypers(self):
         "Writes our hypers into the wrapped optimizer's groups"
         for group,(i,decays) in zip(self.inner.param_groups, self._owner):
-            group.update(_their_options(self.hypers[i], self._names, group))
-            if not decays: group['weight_decay'] = 0.
-
-def _wants_closure(inner):
-    "Must `step` be given a closure?"
-    arg = inspect.signature(inner.step).parameters.get('closure')
-    return arg is not None and arg.default is arg.empty
+            for k,v in self.hypers[i].items():
+                name, at = self._names[k]
+                if k == 'wd' and not decays: v = 0.
+                if at is None: group[name] = v
+                else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
 
 # %% ../../nbs/optim/torch_optim.ipynb #2df1c42b
-class _TorchHypers(_TorchStep):
-    "The hypers that a wrapped optimizer takes, under our names and its own"
+class OptimWrapper(_TorchStep):
+    "Any `torch.optim` optimizer in the place of an `Optimizer`"
+    def __init__(self,
+                 params, # tensors, or lists of tensors (parameter groups)
+                 opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
+                 **hypers): # our names or PyTorch's; a number for all groups, or a list with one per group
+        self.param_lists, self.opt_class, self.cbs, self.fused = to_param_groups(params), opt, [], False
+        self.state, self.frozen_idx, self.defaults = defaultdict(dict), 0, {}
+        self.inner = self._inner_state = None
+        defaults = _torch_defaults(opt)
+        self._names = torch_hyper_names(defaults)
+        self.hypers = [_default_hypers(self._names, defaults) for _ in self.param_lists]
+        self.set_hypers(**_to_our_names(hypers, self._names))
+
     def hyper_names(self):
         "The hypers that the wrapped optimizer takes, under our names"
         return set(self._names)
 
-    def _torch_names(self):
-        theirs = {}
-        for k,(name,at) in self._names.items():
-            if at is not None: theirs[name] = (*theirs.get(name, ()), k)
-            elif name != k: theirs[name] = k
-        return {**super()._torch_names(), **theirs}
-
-    def _tuple_of(self, name):
-        "The default of hyper `name`, if it is a tuple and stays one (Rprop's `etas`), else None"
-        theirs, at = self._names.get(name, (name, None))
-        default = self.inner.defaults.get(theirs)
-        return default if at is None and isinstance(default, tuple) else None
-
-    def _spread(self, name, v, n):
-        one = self._tuple_of(name) and isinstance(v, (list, tuple)) and not isinstance(v[0], (list, tuple))
-        return [tuple(v)]*n if one else super()._spread(name, v, n)
-
-    def _checked_value(self, name, v):
-        default = self._tuple_of(name)
-        if default is None and not isinstance(v, str): check_hyper(name, v, _torch_ranges.get(name))
-        elif default is not None and not (isinstance(v, tuple) and len(v) == len(default)):
-            raise ValueError(f"{name}={v!r} must be a tuple of {len(default)}, such as {default}")
-        return _plain_value(name, v)
-
-_torch_ranges = dict(eps=(0, math.inf, "0 or more")) # its optimizers take 0
-
-# %% ../../nbs/optim/torch_optim.ipynb #215660c2
-class OptimWrapper(_TorchHypers):
-    "Any `torch.optim` optimizer in the place of an `Optimizer`"
-    def __init__(self,
-                 params, # tensors, or groups: lists of tensors, or dicts; None: those of an optimizer `opt`
-                 opt, # a torch.optim class, a function that makes an optimizer, or an optimizer
-                 **hypers): # our names or PyTorch's; a number for all groups, or a list with one per group
-        self.cbs, self.fused, made = [], False, isinstance(opt, torch.optim.Optimizer)
-        if made: params = [{'params': g['params']} for g in opt.param_groups]
-        options = self._init_groups(*_split_options(params))
-        self.inner = opt if made else self._make_inner(opt, hypers)
-        self._names = torch_hyper_names(self.inner.defaults)
-        self._owner, self._arranged = [(i, True) for i in range(len(self.param_lists))], None
-        self._fresh = {p: copy.deepcopy(s) for p,s in self.inner.state.items()} # Adagrad begins with a state
-        self.hypers = [_our_hypers(g, self._names) for g in self.inner.param_groups]
-        self.set_hypers(**hypers)
-        for i,o in enumerate(options): self._set_group(i, o)
-
-    def _make_inner(self, opt, hypers):
-        "The wrapped optimizer, made from our groups and from those `hypers` that `opt` knows by name"
-        defaults, takes_more = _signature_defaults(opt)
-        self._names, self.inner = torch_hyper_names(defaults), SimpleNamespace(defaults=defaults)
-        ours = {k: self._checked_value(k, self._spread(k, v, len(self.param_lists))[0])
-                for k,v in _to_our_names(hypers, self._torch_names()).items()}
-        given = {k: v for k,v in ours.items() if k in self._names}
-        if takes_more and 'lr' in ours: self._names['lr'], given['lr'] = ('lr', None), ours['lr']
-        return opt([{'params': list(ps)} for ps in self.param_lists],
-                   **_their_options(given, self._names, defaults))
-
-    def _title(self): return f"OptimWrapper of {type(self.inner).__name__}"
-
-    def add_param_group(self, group):
-        super().add_param_group(group)
-        try: self._arrange()
-        except BaseException: # the wrapped optimizer refuses it
-            for groups in (self.param_lists, self.hypers): groups.pop()
-            self._group_notes.pop(len(self.hypers), None)
-            raise
-
-    def register_step_pre_hook(self, hook): return self.inner.register_step_pre_hook(hook)
-    def register_step_post_hook(self, hook): return self.inner.register_step_post_hook(hook)
-
     def clear_state(self):
         "Forget all statistics, those of the wrapped optimizer as well"
         super().clear_state()
-        self.inner.state.clear()
-        self.inner.state.update((p, copy.deepcopy(s)) for p,s in self._fresh.items())
+        self.inner = self._inner_state = None
 
     def state_dict(self):
         "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
-        self._arrange()
-        return {**super().state_dict(), 'inner': self.inner.state_dict()}
+        inner = self._inner_state if self.inner is None else self.inner.state_dict()
+        return {**super().state_dict(), 'inner': inner}
 
     def load_state_dict(self,
                         sd): # what `state_dict` gave
@@ -210,30 +110,5 @@ class OptimWrapper(_TorchHypers):
         if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
             raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: "
                              "another optimizer?")
-        before = self.state_dict()
         super().load_state_dict(sd)
-        try: self._load_inner(sd['inner'])
-        except Exception as e:
-            super().load_state_dict(before)
-            self._load_inner(before['inner'])
-            raise ValueError(f"the state dict's state of the wrapped optimizer does not fit: {e}") from e
-
-    def _load_inner(self, sd):
-        "Take over the wrapped optimizer's state; None, as of an optimizer that had made no step, is none"
-        self._arrange()
-        if sd is None: self.inner.state.clear()
-        else: self.inner.load_state_dict(sd)
-
-    def __getstate__(self):
-        d, inner = super().__getstate__(), self.inner
-        # all of it, where torch.optim pickles the groups and the state alone; but no hooks, and no Learner
-        own = {k: v for k,v in vars(inner).items() if k != 'step' and not k.startswith('_optimizer_')}
-        return {**{k: v for k,v in d.items() if k != 'make_closure'}, 'inner': (type(inner), own)}
-
-    def __setstate__(self, d):
-        cls, own = d['inner']
-        inner = cls.__new__(cls)
-        inner.__setstate__(own)
-        super().__setstate__({**d, 'inner': inner})
-
-BaseLearner.torch_wrapper = OptimWrapper # what a Learner wraps an optimizer of PyTorch in
+        self.inner, self._inner_state = None, sd['inner']

@@ -10,12 +10,11 @@ __all__ = ['optimizer_recipe', 'radam_step', 'RAdam', 'nesterov_step', 'Nesterov
            'CautiousSGD', 'CautiousLion', 'init_slow_weights', 'lookahead_step', 'Lookahead', 'Ranger']
 
 # %% ../../nbs/optim/variants.ipynb #096a1333
-import functools, inspect, math
+import functools, inspect
 from functools import partial
 import torch
 from fastcore.docments import docments
 from ..core.hypers import *
-from ..core.hypers import _around, _not_negative, _over_1, _share, _to_our_names, _torch_names
 from ..optimizer import *
 from ..momentum import *
 from ..rmsprop import *
@@ -44,11 +43,9 @@ def _recipe_doc(f, names):
 def optimizer_recipe(f): # gives the callbacks; its arguments: `decay` (or `wd`), and hypers with defaults
     "Makes `f` an optimizer of these callbacks, called as `f(params, lr, ...)`"
     own, sig = inspect.signature(f).parameters, _recipe_signature(f)
-    torch_names = _torch_names(set(sig.parameters))
     chosen = {n for n,arg in own.items() if arg.kind == arg.KEYWORD_ONLY}
     @functools.wraps(f)
     def make(*args, **kwargs):
-        kwargs = _to_our_names(kwargs, torch_names)
         others = {k: kwargs.pop(k) for k in [*kwargs] if k not in sig.parameters}
         try: given = sig.bind(*args, **kwargs)
         except TypeError as e: raise TypeError(f"{f.__name__}: {e}") from None
@@ -136,7 +133,6 @@ def average_grad_diff(p, # parameter, any shape
     ahead = g + diff_mom*diff
     return {'diff_avg': diff_avg.mul_(diff_mom).add_(diff, alpha=1-diff_mom),
             'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(ahead, ahead, value=1-sqr_mom), 'prev': prev.copy_(g)}
-average_grad_diff.ranges = dict(diff_mom=_share)
 
 # %% ../../nbs/optim/variants.ipynb #fa221f41
 def adan_step(p, # parameter, any shape
@@ -193,7 +189,6 @@ def qhadam_step(p, # parameter, any shape
     num = g*(1-nu1) + grad_avg*(nu1/debias(mom, step))
     p.data.addcdiv_(num, (g**2*(1-nu2) + sqr_avg*(nu2/debias(sqr_mom, step))).sqrt_().add_(eps), value=-lr)
 qhadam_step.defaults = dict(nu1=0.7, nu2=1., eps=1e-8)
-qhadam_step.ranges = dict.fromkeys(('nu1', 'nu2'), (0, _over_1, "from 0 to 1"))
 
 @optimizer_recipe
 def QHAdam(decay, mom=0.999, sqr_mom=0.999, eps=1e-8,
@@ -235,7 +230,6 @@ def larc_layer_lr(p, # parameter, any shape
     local = torch.where((p_norm > 0) & (g_norm > 0), local, lr) # a tensor of zeros must be able to leave
     return {'local_lr': local.clamp(max=lr) if clip else local}
 larc_layer_lr.defaults = dict(trust=0.02, wd=0., eps=1e-8)
-larc_layer_lr.ranges = dict(trust=_not_negative)
 
 def larc_step(p, # parameter, any shape
               local_lr, # state that `larc_layer_lr` keeps
@@ -294,7 +288,6 @@ def lion_step(p, # parameter, any shape
     if grad_avg is None: grad_avg = torch.zeros_like(g)
     p.data.add_((grad_avg*mom + g*(1-mom)).sign_(), alpha=-lr)
     return {'grad_avg': grad_avg.lerp_(g, 1-mom2)}
-lion_step.ranges = dict(mom2=_share)
 
 @optimizer_recipe
 def Lion(decay,
@@ -343,15 +336,17 @@ def CautiousAdam(decay, mom=0.9, sqr_mom=0.99, eps=1e-5):
 # %% ../../nbs/optim/variants.ipynb #e1342882
 def make_cautious(step_cb): # an optimizer callback that moves the weights
     "`step_cb` for those weights only whose gradient agrees with the step; these by n/(k+1), k of n agreeing"
-    return _around(_cautious_step, step_cb)
-
-def _cautious_step(step_cb, p, **kwargs):
-    before = p.data.clone()
-    out = step_cb(p, **kwargs)
-    move = p.data - before
-    agree = (move*p.grad.data < 0).to(move.dtype)
-    p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
-    return out
+    @functools.wraps(step_cb)
+    def f(p, **kwargs):
+        before = p.data.clone()
+        out = step_cb(p, **kwargs)
+        move = p.data - before
+        agree = (move*p.grad.data < 0).to(move.dtype)
+        p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
+        return out
+    f.defaults = cb_defaults(step_cb)
+    f.__name__ = f'cautious {cb_name(step_cb)}'
+    return f
 
 # %% ../../nbs/optim/variants.ipynb #51f24793
 @optimizer_recipe
@@ -383,7 +378,6 @@ def lookahead_step(p, # parameter: the fast weights, any shape
     if ahead+1 < k: return {'ahead': ahead+1}
     p.data.copy_(slow.lerp_(p.data, alpha))
     return {'ahead': 0}
-lookahead_step.ranges = dict(k=(1, math.inf, "a whole number, 1 or more", int), alpha=(0, _over_1, "from 0 to 1"))
 
 # %% ../../nbs/optim/variants.ipynb #1a7a4cc1
 def Lookahead(opt, # any `Optimizer`

@@ -25,19 +25,12 @@ class GradientClip(Callback):
         self.max_norm, self.max_value = max_norm, max_value
 
     def begin_fit(self): self.norms = []
-    def _to_numbers(self, n):
-        "The last `n` norms as numbers: a small tensor for each takes twenty times as much memory"
-        norms = self.__dict__.get('norms', [])
-        if n: norms[-n:] = map(float, norms[-n:])
 
     def before_step(self):
         ps = [p for p,*_ in self.opt.all_params(with_grad=True)]
         if self.max_value is not None: nn.utils.clip_grad_value_(ps, self.max_value)
         longest = float('inf') if self.max_norm is None else self.max_norm
-        # on a GPU we do not wait for each number
         self.norms.append(nn.utils.clip_grad_norm_(ps, longest).detach())
-        if len(self.norms) % 1000 == 0: self._to_numbers(1000)
-    def cleanup_fit(self): self._to_numbers(1000)
 
 # %% ../../nbs/training/gradients.ipynb #5479386e
 class GradientAccumulation(Callback):

@@ -8,7 +8,6 @@ __all__ = ['format_plain_row', 'ProgressCallback']
 # %% ../../nbs/training/progress.ipynb #3b91a799
 import sys, time
 from contextlib import contextmanager
-from functools import partial
 from fastcore.basics import patch
 from tabulate import tabulate
 from ..core.messages import *
@@ -28,10 +27,9 @@ class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
     run_after, run_outside_fit, unique = Recorder, False, True
     every = 0.2 # seconds between two looks at the loss, which a GPU must wait for
-    rows_per_table = 50 # in a notebook, to which a table is sent anew for each row
 
     def begin_fit(self):
-        self.rows, self._shown, self.bar = [], None, None
+        self.rows, self.shown, self.bar = [], None, None
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         self.n = n_batches(self.dls.train) + (0 if self.dls.valid is None else n_batches(self.dls.valid))
@@ -61,18 +59,17 @@ class ProgressCallback(Callback):
         self.rows.append(row)
         names = self.recorder.metric_names
         if in_notebook():
-            first = (len(self.rows)-1) // self.rows_per_table * self.rows_per_table
-            table = tabulate(map(format_row, self.rows[first:]), names, tablefmt='html', disable_numparse=True)
-            self._show(table, new=len(self.rows) == first+1)
+            self._show(tabulate([format_row(r) for r in self.rows], names, tablefmt='html',
+                                disable_numparse=True))
         else:
             if len(self.rows) == 1: self.bar.write(format_plain_row(names), file=sys.stdout)
             self.bar.write(format_plain_row(format_row(row)), file=sys.stdout)
             sys.stdout.flush()
 
-    def _show(self, html, new):
+    def _show(self, html):
         from IPython.display import HTML, display
-        if new or self._shown is None: self._shown = display(HTML(html), display_id=True)
-        else: self._shown.update(HTML(html))
+        if self.shown is None: self.shown = display(HTML(html), display_id=True)
+        else: self.shown.update(HTML(html))
 
     def __getstate__(self): return {**vars(self), 'bar': None} # a copy has no bar
 
@@ -89,8 +86,9 @@ Learner.default_cbs = [TrainEvalCallback, Recorder, ProgressCallback]
 def no_logging(self:Learner):
     "Neither bar nor table inside this `with` block; the Recorder records all the same"
     gone = [cb for cb in self.cbs if isinstance(cb, ProgressCallback)]
-    with self._put_back_later() as undo:
-        undo += [partial(setattr, self, 'logger', self.logger), partial(self._join_again, gone, self._joined)]
-        self.logger = None
-        self.remove_cbs(gone)
-        yield self
+    logger, self.logger = self.logger, None
+    self.remove_cbs(gone)
+    try: yield self
+    finally:
+        self.add_cbs(gone)
+        self.logger = logger

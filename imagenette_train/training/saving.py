@@ -7,7 +7,6 @@ __all__ = ['check_state_dict_shapes', 'concat_batches']
 
 # %% ../../nbs/training/saving.ipynb #d916249e
 from collections.abc import Mapping
-from contextlib import contextmanager
 import torch
 from fastcore.basics import patch
 from ..core.messages import *
@@ -15,29 +14,18 @@ from ..core.io import *
 from ..core.batches import *
 from ..core.events import *
 from ..core.snapshot import *
-from ..core.snapshot import _keep_callbacks, _keep_layers, _keep_opt, _keep_weights
 from ..callbacks import *
 
 # %% ../../nbs/training/saving.ipynb #ee58ee37
-def _shape(weights, k):
-    "The shape of entry `k`, in words; of what is no tensor, what it is"
-    v = weights.get(k)
-    if torch.nn.parameter.is_lazy(v): return 'not known yet'
-    if not isinstance(v, torch.Tensor): return 'no tensor' if k in weights else 'missing'
-    kind = 'complex ' if v.is_complex() else '' if v.is_floating_point() else 'whole numbers '
-    return f'{kind}{tuple(v.shape)}'
-
-def _fits(mine, theirs, k):
-    "Can entry `k` of a file be taken over? A lazy layer, which has no shape yet, takes any"
-    if torch.nn.parameter.is_lazy(mine.get(k)): return isinstance(theirs.get(k), torch.Tensor)
-    return _shape(mine, k) == _shape(theirs, k)
+def _shape(weights, k): return tuple(weights[k].shape) if k in weights else 'missing'
 
 def check_state_dict_shapes(mine, # state dict of the model that we have
                             theirs, # state dict in the file
                             file): # path, for the message
     "An error unless the weights of a file fit the model"
+    names = sorted({*mine, *theirs})
     wrong = [f"{k}: {_shape(theirs, k)} in the file, {_shape(mine, k)} in the model"
-             for k in sorted({*mine, *theirs}) if not _fits(mine, theirs, k)]
+             for k in names if _shape(theirs, k) != _shape(mine, k)]
     if wrong:
         differences = first_few(wrong, 6, sep='\n  ')
         raise ValueError(f"{file} is a checkpoint of another model:\n  {differences}")
@@ -57,27 +45,14 @@ def save(self:Learner,
 def _read(file, device):
     "What `Learner.save` wrote"
     sd = safe_load(file, device)
-    if not isinstance(sd, dict) or set(sd) != {'model', 'opt'} or not isinstance(sd['model'], dict):
+    if not isinstance(sd, dict) or set(sd) != {'model', 'opt'}:
         raise ValueError(f"{file} is no checkpoint that Learner.save wrote: "
                          "it needs the entries 'model' and 'opt', and nothing else")
     return sd
 
 @patch
-@contextmanager
-def _all_or_nothing(self:Learner, file):
-    "Inside, what `file` says is taken over; if that fails, all is as it was, and the error names the file"
-    with self._put_back_later() as undo:
-        undo += [_keep_weights(self.model), _keep_layers(self.model), _keep_opt(self), _keep_callbacks(self)]
-        try: yield undo
-        except Exception as e:
-            if isinstance(e, ValueError) and str(file) in str(e): raise
-            raise ValueError(f"{file} is damaged, or is not for this Learner ({type(e).__name__}: {e}). "
-                             "Nothing was changed") from e
-        del undo[1:] # it has gone well
-
-@patch
 def _load_opt(self:Learner, sd, file):
-    opt = self.opt or self._make_opt()
+    opt = self.opt or self.opt_func(self.splitter(self.model), lr=self.lr)
     try: opt.load_state_dict(sd)
     except ValueError as e:
         raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
@@ -91,10 +66,9 @@ def load(self:Learner,
     "Take over model and optimizer from `file`; nothing is changed if they do not fit, and no code is run"
     sd = _read(file, self.device)
     check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
-    with self._all_or_nothing(file):
-        self.model.load_state_dict(sd['model'])
-        if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
-        for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
+    if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
+    self.model.load_state_dict(sd['model'])
+    for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
     return self
 
 # %% ../../nbs/training/saving.ipynb #4f9a452c

@@ -96,10 +96,9 @@ class ParamScheduler(Callback):
         self.scheds, self.hps = scheds, {}
     def begin_fit(self):
         self._check()
-        values = self._names() # by the optimizer's names: 'momentum' is 'mom', 'betas' are two
-        self.hps = {k: [] for k in values}
-        self._before = {k: [h[k] for h in self.opt.hypers] for k in values if k in self.opt.hypers[0]}
-        self.opt.set_hypers(**values)
+        self.hps = {k: [] for k in self.scheds}
+        self._before = {k: [h[k] for h in self.opt.hypers] for k in self.scheds if k in self.opt.hypers[0]}
+        self.opt.set_hypers(**{k: f(0.) for k,f in self.scheds.items()})
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
         if not learn.training: return
@@ -109,20 +108,19 @@ class ParamScheduler(Callback):
         learn = self.learn
         if not learn.training: return
         hypers = learn.opt.hypers[-1]
-        for k in self.hps: self.hps[k].append(hypers[k])
+        for k in self.scheds: self.hps[k].append(hypers[k])
     def cleanup_fit(self): # after an interrupted fit as well
         if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
         if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
     def resume_settings(self):
         "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"
         return {f'schedule of {k}': [f(i/20) for i in range(21)] for k,f in self.scheds.items()}
-    def _names(self): return self.opt.group_values({k: f(0.) for k,f in self.scheds.items()})
     def _check(self):
         if self.scheds and n_batches(self.dls.train) == float('inf'):
             raise ValueError("a schedule needs to know how much of training is done, and the training loader "
                              "has no length: give it a __len__")
         others = [cb for cb in self.cbs if cb is not self and isinstance(cb, ParamScheduler)]
-        twice = {k for cb in others for k in cb._names() if k in self._names()}
+        twice = {k for cb in others for k in cb.scheds if k in self.scheds}
         if twice: raise ValueError(f"two schedulers set {first_few(sorted(twice))}: remove one of them")
 
 # %% ../../nbs/training/schedule.ipynb #c3644b86

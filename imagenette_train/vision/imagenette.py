@@ -4,17 +4,16 @@
 
 # %% auto #0
 __all__ = ['URLs', 'imagenette_classes', 'imagenette_counts', 'images_below', 'list_images', 'check_image_counts',
-           'unpack_archive', 'download_imagenette', 'ImagenetteFolder', 'find_imagenette']
+           'download_imagenette', 'ImagenetteFolder', 'find_imagenette']
 
 # %% ../../nbs/vision/imagenette.ipynb #671dd2bf
-import os, socket, tarfile, warnings, zlib
-from pathlib import Path, PureWindowsPath
+import json, os, shutil, socket, warnings
+from pathlib import Path
 from types import SimpleNamespace
 from ..core.messages import *
 from ..core.io import *
 from ..core.renamed import *
 from .synthetic import *
-from .images import _formats
 
 # %% ../../nbs/vision/imagenette.ipynb #babed569
 URLs = SimpleNamespace(
@@ -35,10 +34,13 @@ imagenette_counts = dict(
     val=dict(zip(imagenette_classes, (387, 395, 357, 386, 409, 394, 389, 419, 399, 390))))
 
 # %% ../../nbs/vision/imagenette.ipynb #80d1fe06
+_suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff',
+             '.avif', '.jp2', '.ppm', '.pgm'}
+
 def images_below(folder): # a `Path`
     "The images below `folder`, sorted paths relative to it; and how many other files there are"
     files = [f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.')]
-    names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _formats]
+    names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _suffixes]
     return sorted(names), len(files)-len(names)
 
 def list_images(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
@@ -56,7 +58,7 @@ def list_images(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*
             found[split][c.name], n = images_below(c)
             others += n
     if others:
-        known = ', '.join(sorted(_formats))
+        known = ', '.join(sorted(_suffixes))
         warnings.warn(f"{path}: {pluralize(others, 'file')} passed over, no image by the name ({known})")
     return found
 
@@ -75,56 +77,29 @@ def check_image_counts(path, # folder that was listed
         raise ValueError(f"{path} is not a whole copy:\n  {listed}\nUnpack the archive again, or give "
                          "another folder; for images of your own, give images_from_folder(path).")
 
-# %% ../../nbs/vision/imagenette.ipynb #53fb7005
-def _check_member(m):
-    "An error unless `m`, of a tar archive, is a file or a folder below the folder that it is unpacked to"
-    path = PureWindowsPath(m.name) # which knows the separators of all systems
-    if not (m.isfile() or m.isdir()) or path.anchor or '..' in path.parts:
-        raise ValueError(f"the archive holds {m.name!r}, a link, a device or a path that leads out of it: it "
-                         "is not what it says, and nothing of it was unpacked")
-
-def unpack_archive(archive, # a tar file, compressed or not
-                   folder): # where to
-    "Unpack an archive of files and folders; one that holds anything else is refused before a file is written"
-    # Python before 3.12 may not know the filter, which also drops owners and odd permissions
-    more = dict(filter='data') if hasattr(tarfile, 'data_filter') else {}
-    try:
-        with tarfile.open(archive) as tar:
-            members = tar.getmembers()
-            for m in members:
-                _check_member(m)
-                m.mode = 0o755 if m.isdir() else 0o644
-            tar.extractall(folder, members, **more)
-    except (tarfile.TarError, zlib.error, EOFError) as e:
-        raise RuntimeError(f"{archive} cannot be unpacked ({e})") from None
-
 # %% ../../nbs/vision/imagenette.ipynb #feb18837
-def _fetch(url, folder, timeout):
-    "Download the archive `url` into `folder`, compare its MD5, unpack it there"
-    from torchvision.datasets import Imagenette
-    from torchvision.datasets.utils import download_url
-    address, md5 = Imagenette._ARCHIVES[_sizes[url]]
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)
-    try: download_url(address, folder, 'archive.tgz', md5)
-    finally: socket.setdefaulttimeout(before)
-    unpack_archive(folder/'archive.tgz', folder)
-
 def download_imagenette(url, # one of `URLs`
                         dest=None, # folder to put it in; None: `cache_dir()`
                         expected=imagenette_counts, # images of each class
                         timeout=30.): # seconds without an answer after which to give up
     "Download (torchvision, MD5 checked) and unpack an archive; the folder appears only when it is complete"
+    from torchvision.datasets import Imagenette
+    dest = Path(dest or cache_dir())
+    final = dest/Path(url).stem
+    if final.is_dir(): return final
+    dest.mkdir(parents=True, exist_ok=True)
     if url not in _sizes:
         raise ValueError(f"{url!r} is none of URLs; images of your own are given as path=...")
-    final = Path(dest or cache_dir())/Path(url).stem
-    if final.is_dir(): return final
-    if dest is None: make_cache_dir()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with temp_dir_beside(final) as part:
-        _fetch(url, part, timeout)
+    part = temp_dir_beside(final)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(timeout)
+    try:
+        Imagenette(part, size=_sizes[url], download=True)
         check_image_counts(part/final.name, list_images(part/final.name), expected)
         if not final.is_dir(): os.replace(part/final.name, final) # another process may have been faster
+    finally:
+        socket.setdefaulttimeout(before)
+        shutil.rmtree(part, ignore_errors=True)
     return final
 
 # %% ../../nbs/vision/imagenette.ipynb #7c664dfa
@@ -166,7 +141,9 @@ class ImagenetteFolder(_ClassFiles):
         inner = self.path/'imagenette2-160'
         if not (self.path/'train').is_dir() and inner.is_dir(): self.path = inner
         self.found, expected = list_images(self.path), imagenette_counts
-        if made := generated_settings(self.path):
+        mark = self.path/'generated.json'
+        if mark.is_file():
+            made = json.loads(mark.read_text())
             self.source, expected = 'generated', synthetic_counts(made['n_train'], made['n_valid'])
         if check: check_image_counts(self.path, self.found, expected)
         self._check_classes()
@@ -189,7 +166,6 @@ def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where n
     elif (cache_dir()/Path(url).stem).is_dir():
         res = ImagenetteFolder(cache_dir()/Path(url).stem, 'cached', check)
     else:
-        make_cache_dir() # where nothing can be written, neither a download nor a drawing helps
         try: res = ImagenetteFolder(download_imagenette(url), 'downloaded', check)
         except OSError as e: # URLError, a time-out, no route: all are OSErrors
             if e.errno in disk_full_errnos: raise

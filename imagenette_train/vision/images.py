@@ -6,7 +6,7 @@
 __all__ = ['decode_image', 'ImageCache', 'cache_images']
 
 # %% ../../nbs/vision/images.ipynb #40e75a30
-import copy, errno, hashlib, json, os, threading, zlib
+import copy, hashlib, json, os, threading, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,11 +20,9 @@ def _to_uint8(im):
     "PIL image `im` with 8 bits a value, if it has 16 or more"
     from PIL import Image
     if not (im.mode.startswith('I') or im.mode == 'F'): return im
-    a = np.nan_to_num(np.asarray(im, dtype=np.float64), posinf=0, neginf=0)
-    top = max(1. if im.mode == 'F' else 65535., a.max(initial=0))
-    if im.mode == 'I' and im.format != 'PNG' and a.max(initial=0) <= 255: top = 255. # 8 bits, in 32
-    a *= 255/top
-    return Image.fromarray(a.clip(0, 255, out=a).astype(np.uint8))
+    a = np.asarray(im, dtype=np.float64)
+    top = max(65535. if im.mode != 'F' else 1., a.max(), 1e-9)
+    return Image.fromarray((255*a/top).clip(0, 255).astype(np.uint8))
 
 # %% ../../nbs/vision/images.ipynb #b1a1dba7
 _longest = 8 # side of an image, in units of its shorter side
@@ -44,46 +42,26 @@ def _shorter_side(im, min_side):
     return np.asarray(im)
 
 # %% ../../nbs/vision/images.ipynb #f3041fb0
-# what is taken for an image: the suffix, and Pillow's name of the format
-_formats = {'.jpeg': 'JPEG', '.jpg': 'JPEG', '.jpe': 'JPEG', '.jfif': 'JPEG', '.png': 'PNG', '.webp': 'WEBP',
-            '.bmp': 'BMP', '.gif': 'GIF', '.tif': 'TIFF', '.tiff': 'TIFF', '.avif': 'AVIF', '.jp2': 'JPEG2000',
-            '.ppm': 'PPM', '.pgm': 'PPM'}
-_format_names = list(dict.fromkeys(_formats.values()))
-
-def _open_image(file): # an open binary file
-    "A PIL image, if `file` is of a format that we take for an image, whatever its name"
-    from PIL import Image
-    Image.init() # an older Pillow may not know them all
-    return Image.open(file, formats=[o for o in _format_names if o in Image.OPEN])
-
-# %% ../../nbs/vision/images.ipynb #4a625063
 _large_image_lock = threading.Lock()
 
 def _why_not(path, e):
     "What is wrong with the image `path`, which could not be decoded"
-    size = Path(path).stat().st_size if Path(path).is_file() else None
-    kind = '' if isinstance(e, (OSError, SyntaxError, ValueError)) else f'{type(e).__name__}: '
-    what = f"is empty (0 bytes)" if size == 0 else f"cannot be decoded ({kind}{e})"
-    if not Path(path).exists(): what = "is missing"
+    size = Path(path).stat().st_size if Path(path).exists() else None
+    what = {None: "is missing", 0: "is empty (0 bytes)"}.get(size, f"cannot be decoded ({e})")
     return f"the image {path} {what}: replace it, or unpack the archive again"
-
-def _decode(im, min_side):
-    "PIL image `im` as `decode_image` gives it"
-    from PIL import ImageOps
-    with _large_image_lock if im.width*im.height > 2**24 else nullcontext():
-        im = _to_uint8(im)
-        return _shorter_side((ImageOps.exif_transpose(im) or im).convert('RGB'), min_side)
 
 def decode_image(file, # path, or a PIL image
                  min_side): # length of the shorter side of the result, pixels
     "An image in RGB, turned as its camera says, as an array (height, width, 3) of uint8"
+    from PIL import Image, ImageOps
     ours = isinstance(file, (str, os.PathLike))
     try:
-        if not ours: return _decode(file, min_side)
-        with open_regular(file) as f, _open_image(f) as im:
-            im.draft('RGB', (min_side, min_side)) # would change an image that is not ours
-            return _decode(im, min_side)
-    except Exception as e: # with broken bytes, Pillow's plugins raise almost anything
+        with Image.open(file) if ours else nullcontext(file) as im:
+            if ours: im.draft('RGB', (min_side, min_side)) # would change an image that is not ours
+            with _large_image_lock if im.width*im.height > 2**24 else nullcontext():
+                im = _to_uint8(im)
+                return _shorter_side((ImageOps.exif_transpose(im) or im).convert('RGB'), min_side)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(_why_not(file, e) if ours else f"the image cannot be decoded ({e})") from None
 
 # %% ../../nbs/vision/images.ipynb #cb6ba50e
@@ -150,22 +128,19 @@ def _stat(file, k):
     s = os.stat(file)
     return str(file), k, s.st_size, s.st_mtime_ns
 
-def _checksum(file, sizes):
-    "A number that changes when a byte of `file` or one of `sizes` does"
+def _checksum(file):
+    "A number that changes when a byte of `file` does"
     crc = 0
     with open(file, 'rb') as f:
         while block := f.read(2**22): crc = zlib.crc32(block, crc)
-    return zlib.crc32(json.dumps(sizes).encode(), crc)
+    return crc
 
-def _cached_sizes(raw, idx):
-    "The sizes of the decoded images, if these are there as they were written; else None"
-    if not (idx.is_file() and raw.is_file()): return None
-    try:
-        meta = json.loads(idx.read_bytes())
-        sizes, checksum = meta['sizes'], meta['checksum']
-        if raw.stat().st_size != sum(3*h*w for h,w in sizes): return None
-    except (ValueError, KeyError, TypeError): return None # damaged, or of an older version
-    return sizes if checksum == _checksum(raw, sizes) else None
+def _cache_is_valid(raw, idx):
+    "Are the decoded images there, as they were written?"
+    if not (idx.is_file() and raw.is_file()): return False
+    meta = json.loads(idx.read_text())
+    right_size = raw.stat().st_size == sum(3*h*w for h,w in meta['sizes'])
+    return right_size and meta.get('checksum') == _checksum(raw)
 
 # %% ../../nbs/vision/images.ipynb #86780f69
 def _disk_full(e, folder, mib):
@@ -174,25 +149,23 @@ def _disk_full(e, folder, mib):
               "nothing half-written was left")
     return OSError(e.errno, f"the disk of {folder} is full: the images need about {mib} MiB. {advice}")
 
-def _decode_into(raw, idx, files, min_side):
-    "Decode `files` into the two files of the cache; gives the sizes"
-    bar = progress_bar(total=len(files), desc=f'decoding to {min_side} px', unit='image')
-    try:
-        with atomic_open(raw) as out: sizes = _write_images(out, files, min_side, bar)
-        sizes = [[int(o) for o in s] for s in sizes]
-        atomic_write_text(idx, json.dumps(dict(sizes=sizes, checksum=_checksum(raw, sizes))))
-    except OSError as e:
-        if e.errno not in disk_full_errnos: raise
-        raise _disk_full(e, raw.parent, len(files)*min_side*min_side*4 >> 20) from None
-    finally: bar.close()
-    return sizes
-
 def cache_images(files, # list of `(path, class number)`
                  min_side): # length of the shorter side, pixels
     "`ImageCache` of `files`, decoded at the first call and read from the cache at later ones"
     stats = [_stat(f, k) for f,k in files]
     key = hashlib.sha256(json.dumps([min_side, stats]).encode()).hexdigest()[:20]
-    d = make_cache_dir('decoded')
+    d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
-    sizes = _cached_sizes(raw, idx) or _decode_into(raw, idx, files, min_side)
-    return ImageCache(raw, sizes, [k for _,k in files], [Path(f) for f,_ in files])
+    if not _cache_is_valid(raw, idx):
+        bar = progress_bar(total=len(files), desc=f'decoding to {min_side} px', unit='image')
+        try:
+            with atomic_open(raw) as out: sizes = _write_images(out, files, min_side, bar)
+            meta = dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files],
+                        checksum=_checksum(raw))
+            with atomic_open(idx) as out: out.write(json.dumps(meta).encode())
+        except OSError as e:
+            if e.errno not in disk_full_errnos: raise
+            raise _disk_full(e, d, len(files)*min_side*min_side*4 >> 20) from None
+        finally: bar.close()
+    meta = json.loads(idx.read_text())
+    return ImageCache(raw, meta['sizes'], meta['labels'], [Path(f) for f,_ in files])

@@ -6,7 +6,7 @@
 __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
-import hashlib, json, os, platform
+import json, os, platform, shutil
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from ..core.rng import *
 from ..callbacks import *
 from ..training.saving import *
 from .augment import *
-from .images import _format_names, _longest
 from .loaders import *
 from .models import *
 
@@ -81,191 +80,71 @@ def _weights(model):
     return {k: v.detach().cpu().clone(memory_format=plain) for k,v in model.state_dict().items()}
 
 # %% ../../nbs/vision/inference.ipynb #d73c2565
-def _digest(info):
-    "Checksum of what `model.json` says, but for this checksum itself"
-    said = {k: v for k,v in info.items() if k != 'sha256'}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-def _check_info(info, file):
-    "An error that names `file`, unless `info` is what `export` wrote there, unaltered"
-    if not isinstance(info, dict): raise ValueError(f"{file} is damaged, or not from export")
-    if info.get('format') != 1:
-        version = dict(info.get('versions') or {}).get('imagenette_train')
-        raise ValueError(f"{file} has the format {info.get('format')!r}, and this version reads 1: it is not from "
-                         f"export, or from another version ({version}), which can read it")
-    summed = {'sha256', 'weights_sha256'} & {*info} # older exports have none
-    if summed and (len(summed) < 2 or info['sha256'] != _digest(info)):
-        raise ValueError(f"{file} was altered after the export: export again. (If it was you who changed it, "
-                         "remove its entries sha256 and weights_sha256)")
-    whole = all(isinstance(info.get(k), t) for k,t in dict(network=dict, classes=list, pictures=dict).items())
-    if not whole or not {'shorter_side', 'size', 'mean', 'std'} <= {*info['pictures']}:
-        raise ValueError(f"{file} is damaged, or not from export: entries are missing")
-
-def _read_info(folder):
-    "What `model.json` in `folder` holds"
-    file = Path(folder).expanduser()/'model.json'
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
-    try:
-        info = json.loads(file.read_bytes())
-        _check_info(info, file)
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, RecursionError) as e:
-        raise ValueError(f"{file} is damaged, or not from export ({e})") from None
-    return info
-
-# %% ../../nbs/vision/inference.ipynb #f0e4ac01
-def _true_info(info, weights, file):
-    "What is true of `weights` (bytes): `info`, or what was before it if an export was interrupted"
-    if 'weights_sha256' not in info: return info # an older export
-    found = hashlib.sha256(weights).hexdigest()
-    for o in (info, info.get('before')):
-        if o and o['weights_sha256'] == found: return {k: v for k,v in o.items() if k != 'before'}
-    raise ValueError(f"{file} is damaged: its bytes are not those that were exported. Export again")
-
-def _read_export(folder):
-    "What the export in `folder` says, and its weights as bytes"
-    info, file = _read_info(folder), folder/'model.safetensors'
-    if not file.exists(): raise FileNotFoundError(f"{file} is missing: export again")
-    with open_regular(file) as f: weights = f.read()
-    return _true_info(info, weights, file), weights
-
-# %% ../../nbs/vision/inference.ipynb #6466a183
-def _is_script(file):
-    "Is `file` a script that `export` wrote?"
-    return file.is_file() and file.read_bytes().startswith(predict_script_text()[:30].encode())
-
-def _check_export_dir(folder, script):
-    "An error if in `folder` is what `export` (with a `script`) may not replace"
-    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()): return
-    mark = folder/'model.json'
-    if not mark.exists(): raise FileExistsError(f"{folder} exists and holds no exported model: give another folder")
-    try: info = json.loads(mark.read_bytes()) if mark.is_file() else None
-    except (ValueError, RecursionError): info = None
-    if not isinstance(info, dict) or not {'format', 'network', 'classes', 'pictures'} <= {*info}:
-        raise FileExistsError(f"{mark} is not from export: rename it, or give another folder")
-    if script and (folder/'predict.py').exists() and not _is_script(folder/'predict.py'):
-        raise FileExistsError(f"{folder/'predict.py'} is not from export: rename it, or give another folder")
-
-def _what_was(folder):
-    "What the export in `folder` says, with its weights' checksum; None if there is none, or a damaged one"
-    try: info, weights = _read_export(folder)
-    except (OSError, ValueError): return None
-    return {**info, 'weights_sha256': hashlib.sha256(weights).hexdigest()}
-
-# %% ../../nbs/vision/inference.ipynb #3a8d4f10
-def _write_export(folder, info, weights):
-    "Write the files of an export into `folder`; killed at any moment, the old export or the new one is there"
-    script = folder/'predict.py'
-    def write(info):
-        text = json.dumps({**info, 'sha256': _digest(info)}, indent=1)
-        atomic_write_text(folder/'model.json', text)
-    with folder_lock(folder): # one export at a time
-        before = _what_was(folder)
-        if info['network']['library']: atomic_write_text(script, predict_script_text())
-        info = {**info, 'weights_sha256': hashlib.sha256(weights).hexdigest()}
-        if before: write({**info, 'before': before})
-        with atomic_open(folder/'model.safetensors') as f: f.write(weights)
-        write(info)
-        if not info['network']['library'] and _is_script(script): script.unlink() # of another network
-    remove_stale_parts(script)
+def _check_export_dir(folder):
+    "An error if something else than an older export is in `folder`"
+    if not folder.exists(): return
+    ours = folder.is_dir() and ((folder/'model.json').exists() or not any(folder.iterdir()))
+    if not ours:
+        raise FileExistsError(f"{folder} exists and holds no exported model: give another folder")
 
 @patch
 def export(self:Learner, folder): # a new one, or that of an older export
     "Write weights, classes and preparation to `folder`, and a script that predicts with them without us"
-    from safetensors.torch import save
+    from safetensors.torch import save_file
     info, folder = _export_info(self), Path(folder).expanduser().resolve()
-    _check_export_dir(folder, script=info['network']['library'])
+    network = info['network']
+    _check_export_dir(folder)
     if not is_main_process(): return folder
-    with self.eval_weights(): weights = save(_weights(_bare_network(self.model)))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_parts(folder)
-    if (folder/'model.json').exists(): _write_export(folder, info, weights)
-    else: # a new folder appears when all is written
-        with temp_dir_beside(folder) as part:
-            (part/'new').mkdir()
-            _write_export(part/'new', info, weights)
-            try: os.replace(part/'new', folder)
-            except OSError: # somebody else was faster
-                _check_export_dir(folder, script=info['network']['library'])
-                _write_export(folder, info, weights)
+    part = temp_dir_beside(folder)
+    try:
+        with self.eval_weights(): save_file(_weights(_bare_network(self.model)), part/'model.safetensors')
+        apply_umask(part/'model.safetensors') # else for its owner alone
+        atomic_write_text(part/'model.json', json.dumps(info, indent=1))
+        if network['library']: atomic_write_text(part/'predict.py', predict_script_text(network))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
 # %% ../../nbs/vision/inference.ipynb #87864a11
-_build_lines = '''class Pool(nn.Module):
-    def forward(self, x): return torch.cat([F.adaptive_max_pool2d(x, 1), F.adaptive_avg_pool2d(x, 1)], 1)
-
+_build_lines = dict(
+    timm="""import timm
+def build(net): return timm.create_model(net['arch'], num_classes=net['n_out'])""",
+    own="""import torchvision
 def build(net):
-    if net['library'] == 'timm':
-        import timm
-        return timm.create_model(net['arch'], num_classes=net['n_out'])
-    import torchvision
-    if net['head'] == 'own':
-        helped = net['arch'] in ('inception_v3', 'googlenet') # by further heads, in training only
-        more = dict(aux_logits=False, init_weights=False) if helped else {}
-        return torchvision.models.get_model(net['arch'], num_classes=net['n_out'], **more)
+    helped = net['arch'] in ('inception_v3', 'googlenet') # by further heads, in training only
+    more = dict(aux_logits=False, init_weights=False) if helped else {}
+    return torchvision.models.get_model(net['arch'], num_classes=net['n_out'], **more)""",
+    new="""import torchvision
+from torch import nn
+class Pool(nn.Module):
+    def forward(self, x): return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1)
+def build(net):
     layers = list(torchvision.models.get_model(net['arch']).children())
     n = layers[-1].in_features
     return nn.Sequential(nn.Sequential(*layers[:-2]), nn.Sequential(
         Pool(), nn.Flatten(), nn.BatchNorm1d(2*n), nn.Dropout(), nn.Linear(2*n, 512, bias=False), nn.ReLU(),
-        nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, net['n_out'], bias=False)))'''
+        nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, net['n_out'], bias=False)))""")
 
 # %% ../../nbs/vision/inference.ipynb #607b0132
-_load_lines = '''def sha256(data): return hashlib.sha256(data).hexdigest()
-
-def read(folder):
-    file = folder/'model.json'
-    try: info = json.loads(file.read_bytes())
-    except ValueError as e: sys.exit(f'{file} is damaged ({e})')
+_load_lines = '''def load(folder):
+    info = json.loads((folder/'model.json').read_text(encoding='utf-8'))
     raw = bytearray((folder/'model.safetensors').read_bytes())
-    if 'sha256' not in info and 'weights_sha256' not in info: return info, raw # an older export
-    said = {k: v for k,v in info.items() if k != 'sha256'}
-    if info.get('sha256') != sha256(json.dumps(said, sort_keys=True).encode()): sys.exit(f'{file} was altered')
-    for o in (info, info.get('before')): # what was before, if an export was interrupted
-        if o and o['weights_sha256'] == sha256(raw): return o, raw
-    sys.exit(f'the weights in {folder} are damaged')
-
-kinds = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16, I64=torch.int64,
-             I32=torch.int32, I16=torch.int16, I8=torch.int8, U8=torch.uint8, BOOL=torch.bool)
-
-def load(folder):
-    info, raw = read(folder)
     start = 8 + int.from_bytes(raw[:8], 'little')
+    kinds = dict(F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16, I64=torch.int64)
     def tensor(dtype, shape, data_offsets):
         a, b = data_offsets
-        if a == b: return torch.empty(shape, dtype=kinds[dtype])
         return torch.frombuffer(raw[start+a:start+b], dtype=kinds[dtype]).reshape(shape)
     model, entries = build(info['network']), json.loads(raw[8:start])
     model.load_state_dict({k: tensor(**v) for k,v in entries.items() if k != '__metadata__'})
     return model.eval(), info'''
 
 # %% ../../nbs/vision/inference.ipynb #877ab68f
-_image_lines = '''formats = {formats}
-
-def eight_bits(im):
-    if not (im.mode.startswith('I') or im.mode == 'F'): return im
-    a = np.nan_to_num(np.asarray(im, dtype=np.float64), posinf=0, neginf=0)
-    top = max(1. if im.mode == 'F' else 65535., a.max(initial=0))
-    if im.mode == 'I' and im.format != 'PNG' and a.max(initial=0) <= 255: top = 255.
-    a *= 255/top
-    return Image.fromarray(a.clip(0, 255, out=a).astype(np.uint8))
-
-def read_image(path, shorter_side):
-    if Path(path).exists() and not Path(path).is_file(): raise ValueError('it is no file')
-    with open(path, 'rb') as f, Image.open(f, formats=[o for o in formats if o in Image.OPEN]) as im:
+_predict_lines = '''def prepare(path, shorter_side, size, middle, mean, std):
+    with Image.open(path) as im:
         im.draft('RGB', (shorter_side, shorter_side))
-        im = eight_bits(im)
-        return (ImageOps.exif_transpose(im) or im).convert('RGB')
-
-def shorten(im):
-    w, h = im.size
-    most = {longest}*min(w, h)
-    if max(w, h) <= most: return im
-    left, top = max(0, w-most)//2, max(0, h-most)//2
-    return im.crop((left, top, left+min(w, most), top+min(h, most)))'''
-
-# %% ../../nbs/vision/inference.ipynb #9cf894a4
-_predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
-    im = shorten(read_image(path, shorter_side))
+        im = (ImageOps.exif_transpose(im) or im).convert('RGB')
     short = min(im.size)
     new = [max(shorter_side, round(n*shorter_side/short)) for n in im.size]
     if short != shorter_side: im = im.resize(new, Image.Resampling.BICUBIC)
@@ -281,48 +160,30 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
     mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
     return (x.float()/255 - mean)/std
 
-def predict(model, info, path):
-    try: x = prepare(path, **info['pictures'])
-    except Exception as e: return dict(file=path, error=f'{type(e).__name__}: {e}') # the next may be whole
-    with torch.no_grad(): probs = model(x).softmax(1)[0].tolist()
-    return dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)
-
-Image.init()
 model, info = load(Path(__file__).resolve().parent)
-failed = 0
 for path in sys.argv[1:]:
-    res = predict(model, info, path)
-    failed += 'error' in res
-    print(json.dumps(res), flush=True)
-if failed: sys.exit(f'{failed} of {len(sys.argv)-1} images could not be read')'''
+    with torch.no_grad(): probs = model(prepare(path, **info['pictures'])).softmax(1)[0].tolist()
+    print(json.dumps(dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)))'''
 
 # %% ../../nbs/vision/inference.ipynb #fbb89f8b
-def predict_script_text(config=None): # as in older versions; one script serves all networks
+def predict_script_text(config): # `config` of a network that `create_model` made
     "The text of a script that predicts with an exported folder, without this package"
-    images = _image_lines.replace('{formats}', repr(_format_names)).replace('{longest}', str(_longest))
+    kind = 'timm' if config['library'] == 'timm' else config['head']
+    libraries = 'timm' if kind == 'timm' else 'torchvision'
     return '\n\n'.join([
-        '"Predicts: python predict.py IMAGE ... (needs torch, Pillow, and torchvision or timm). A line of JSON '
-        'for each."\nimport hashlib, json, sys\nfrom pathlib import Path\nimport numpy as np\nimport torch\n'
-        'import torch.nn.functional as F\nfrom PIL import Image, ImageOps\nfrom torch import nn',
-        _build_lines, _load_lines, images, _predict_lines, ''])
+        f'"Predicts: python predict.py IMAGE ... (needs torch, {libraries} and Pillow)"\n'
+        'import json, sys\nfrom pathlib import Path\nimport torch\nimport torch.nn.functional as F\n'
+        'from PIL import Image, ImageOps', _build_lines[kind], _load_lines, _predict_lines, ''])
 
 # %% ../../nbs/vision/inference.ipynb #51c3d7ec
 class Predictor:
     "An exported model, ready to predict"
     def __init__(self,
-                 model, # the bare network: its images are normalised with what `info` says
+                 model, # in evaluation mode
                  info, # what `model.json` holds
                  device): # where to predict
         self.model, self.device = model.to(device).eval(), device
         self.info, self.vocab = info, info['classes']
-
-    def _prepare(self, xb, train):
-        "uint8 images (n, h, w, 3) as the network wants them, by the same steps as in `predict.py`"
-        how = self.info['pictures']
-        tfm = Augment(how['size'], center_crop=how.get('middle', 1.))
-        x = tfm.apply(tfm.crop(xb.permute(0, 3, 1, 2), train), None, None, None)
-        mean, std = (torch.tensor(how[k], device=x.device).view(1, 3, 1, 1) for k in ('mean', 'std'))
-        return (x - mean)/std
 
     @torch.no_grad()
     def predict(self,
@@ -330,30 +191,36 @@ class Predictor:
                 act=_softmax, # makes probabilities of what the model puts out
                 bs=64): # images in a batch
         "The class of an image, or of each of several, as a `Prediction`"
-        one, size = _is_single(items), self.info['pictures']['shorter_side']
-        dl = ImagePathLoader([items] if one else items, size, self._prepare, bs, self.device)
+        one, how = _is_single(items), self.info['pictures']
+        tfm = Augment(how['size'], center_crop=how.get('middle', 1.))
+        dl = ImagePathLoader([items] if one else items, how['shorter_side'], tfm, bs, self.device)
         res = _to_predictions(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
         return res[0] if one else res
 
-# %% ../../nbs/vision/inference.ipynb #f27ed80c
-def _build_network(info, file):
-    "The untrained network that `info` describes, from `file`"
-    try:
-        with preserve_rng(): return model_from_config(info['network'])
-    except (ValueError, KeyError, TypeError, AttributeError) as e: # of an older export, without a checksum
-        raise ValueError(f"{file}: the network cannot be built ({e})") from None
+# %% ../../nbs/vision/inference.ipynb #d3eb34b8
+def _read_info(folder):
+    "What `model.json` in `folder` holds"
+    file = Path(folder).expanduser()/'model.json'
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
+    info = json.loads(file.read_text(encoding='utf-8'))
+    if info.get('format') != 1:
+        version = info.get('versions', {}).get('imagenette_train')
+        raise ValueError(f"{file} has the format {info.get('format')!r}, and this version reads 1: use the "
+                         f"version that wrote it, {version}")
+    return info
 
+# %% ../../nbs/vision/inference.ipynb #f27ed80c
 def load_predictor(folder, # that `export` wrote
                    model=None, # the network, if it is one of your own: untrained
                    device='cpu'): # where to predict
-    "An exported model, as a `Predictor`; nothing in the folder is executed, and altered bytes are noticed"
-    from safetensors.torch import load
-    folder = Path(folder).expanduser()
-    _read_info(folder) # what is wrong with it is said before the weights are read
-    with folder_lock(folder): info, raw = _read_export(folder) # not while somebody exports to it
-    model, file = _bare_network(model or _build_network(info, folder/'model.json')), folder/'model.safetensors'
-    try: weights = load(raw)
+    "An exported model, as a `Predictor`; nothing in the folder is executed"
+    from safetensors.torch import load_file
+    info, file = _read_info(folder), Path(folder).expanduser()/'model.safetensors'
+    if model is None:
+        with preserve_rng(): model = model_from_config(info['network'])
+    try: weights = load_file(file)
     except Exception as e: raise ValueError(f"{file} is damaged ({type(e).__name__}: {e})") from None
-    check_state_dict_shapes(model.state_dict(), weights, file)
-    model.load_state_dict(weights)
+    check_state_dict_shapes(_bare_network(model).state_dict(), weights, file)
+    _bare_network(model).load_state_dict(weights)
     return Predictor(model, info, device)
