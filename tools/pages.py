@@ -9,7 +9,7 @@ training: imports, exported cells, and `show_doc` for each public name."""
 import contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys
 import traceback
 import opening
-from opening import cfg, name_of, notebooks, root, source, tags
+from opening import cfg, directives, name_of, notebooks, root, source, tags
 
 out, pages = root/cfg['doc_path'], root/'_proc'/'site'
 blob = f"{cfg['git_url']}/blob/{cfg['branch']}"
@@ -93,25 +93,17 @@ def label(cell):
     if link: shown = f'<a href="{link[1]}" title="source">{shown}</a>'
     return f'<span id="{html.escape(name.lower())}">{shown}</span>'
 
-def directives(text):
-    "The leading `#| key: value` lines of a code cell, and the rest"
-    found, lines = {}, text.splitlines(True)
-    while lines and (m := re.match(r'#\s*\|\s*([\w-]+):?\s*(.*)$', lines[0])):
-        found[m[1]] = m[2].strip()
-        lines.pop(0)
-    return found, ''.join(lines)
-
 def code(cell):
     "A code cell as MyST-NB wants it; None if nothing of it is shown"
     said, text = directives(source(cell))
-    if said.get('include') == 'false' or not text.strip(): return None
-    hidden = 'remove-input' if said.get('echo') == 'false' else 'hide-input'
+    if said.get('include') is False or not text.strip(): return None
+    hidden = 'remove-input' if said.get('echo') is False else 'hide-input'
     folded = cell['metadata'].get('jupyter', {}).get('source_hidden')
     marks = [hidden] if folded or hidden == 'remove-input' else []
     metadata = dict(tags=[*tags(cell), *marks])
     metadata['mystnb'] = shown = {}
     if 'fig-alt' in said: shown['image'] = dict(alt=said['fig-alt'])
-    if 'code-summary' in said: shown['code_prompt_show'] = said['code-summary'].strip('"')
+    if 'code-summary' in said: shown['code_prompt_show'] = said['code-summary']
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
