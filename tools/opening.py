@@ -50,8 +50,8 @@ def directives(text):
     "The leading `#| ...` lines of a code cell and the rest: `key: value` is YAML, as Quarto reads it"
     found, lines = {}, text.splitlines(True)
     while lines and (m := re.match(r'#\s*\|\s*(.*)$', lines[0])):
-        told = yaml.safe_load(m[1]) if ': ' in m[1] else {m[1].strip(): True}
-        found.update(told if isinstance(told, dict) else {m[1].strip(): True})
+        told = yaml.safe_load(m[1]) if ': ' in m[1] else {m[1].strip(): None}
+        found.update(told if isinstance(told, dict) else {m[1].strip(): None})
         lines.pop(0)
     return found, ''.join(lines)
 

@@ -310,7 +310,7 @@ def directive_faults(text):
     "What is wrong with the leading `#| ...` lines of a code cell"
     try: told, rest = opening.directives(text)
     except yaml.YAMLError as e: return [f'no YAML: put quotes around the value ({e.problem})']
-    quartos = [k for k,v in told.items() if v is not True and k != 'eval']
+    quartos = [k for k,v in told.items() if v is not None and k != 'eval']
     wrong = [f'exported, so a {k!r} would stand in the package' for k in quartos if is_exported(text)]
     later = re.search(r'^#\s*\|.*', rest, re.M)
     return wrong + ([f'not at the top of its cell: {later[0]}'] if later else [])
