@@ -5,7 +5,7 @@ The spine is the six numbered notebooks. Words are those of prose; lines are lin
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
 are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
-import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize
+import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize, yaml
 from collections import Counter
 from pathlib import Path
 import opening
@@ -329,6 +329,23 @@ def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"
     return [w for p in notebooks() for w in opening.wrong(p)]
 
+def directive_faults(text):
+    "What is wrong with the leading `#| ...` lines of a code cell"
+    try: told, rest = opening.directives(text)
+    except yaml.YAMLError as e: return [f'no YAML: put quotes around the value ({e.problem})']
+    quartos = [k for k,v in told.items() if v is not None and k != 'eval']
+    wrong = [f'exported, so a {k!r} would stand in the package' for k in quartos if is_exported(text)]
+    later = re.search(r'^#\s*\|.*', rest, re.M)
+    return wrong + ([f'not at the top of its cell: {later[0]}'] if later else [])
+
+def directives_read():
+    "Quarto can read each `#| key: value`, and none stands in the package"
+    found = [(p, c) for p in notebooks() for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
+    wrong = [f'{opening.name_of(p)}: {w}: {opening.source(c)[:60]!r}' for p,c in found
+             if c['cell_type'] == 'code' for w in directive_faults(opening.source(c))]
+    in_package = [n for n,p in modules().items() if re.search(r'^#\|', p.read_text(encoding='utf-8'), re.M)]
+    return wrong + [f'{n}: a directive in the generated module' for n in in_package]
+
 def ruff():
     "Ruff: errors and unused names"
     cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
@@ -336,7 +353,8 @@ def ruff():
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
 checks = [all_seen, crowded, too_long, too_large, too_wide, far_right, broken_strings, too_complex, circles,
-          arrows_up, idle_stars, twice, too_many_names, disagree, opened, exercises_whole, ruff]
+          arrows_up, idle_stars, twice, too_many_names, disagree, opened, directives_read, exercises_whole,
+          ruff]
 
 def table():
     "Print how long the spine and how large its cells are"
