@@ -138,8 +138,7 @@ Learner.default_cbs, Learner.default_opt = [TrainEvalCallback], Adam
 def accuracy(pred, # (..., classes), any real numbers
              yb): # (...), class numbers
     "The fraction of `yb` that has the highest prediction"
-    check_targets(pred, yb)
-    return (pred.argmax(dim=-1) == yb).float().mean()
+    return (predicted_classes(pred, yb) == yb).float().mean()
 
 def error_rate(pred, yb): # as `accuracy`
     "The fraction of `yb` that has not"

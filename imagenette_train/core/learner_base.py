@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from numbers import Integral
 import torch
 from torch import nn
-import torch.nn.functional as F
 from .messages import *
 from .batches import *
 from .events import *
 from .metrics import *
 from .renamed import *
+from .tasks import *
 
 # %% ../../nbs/core/learner_base.ipynb #d629dff9
 def trainable_params(model): # any module
@@ -384,7 +384,7 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
     def __init__(self,
                  dls, # `DataLoaders`: what to train and to validate on
                  model, # any `nn.Module`
-                 loss_func=None, # differentiable function of `(pred, *yb)`; cross entropy if None
+                 loss_func=None, # differentiable function of `(pred, *yb)`; None: as `default_loss`
                  opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, Adam
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
@@ -399,7 +399,7 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
         self.dls, self.model = dls, model.to(device)
         self.opt_func = type(self).default_opt if opt_func is None else opt_func
         self.device = torch.device(device)
-        self.loss_func = F.cross_entropy if loss_func is None else loss_func
+        self.loss_func = default_loss(dls) if loss_func is None else loss_func
         self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, check_metrics(metrics)
         self._init_state()
@@ -411,4 +411,5 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
         whole = type(b) not in (tuple, list)
         b = to_device(b, self.device) if whole else [to_device(o, self.device) for o in b]
-        self.xb, self.xkw, self.yb = split_batch(b, getattr(self.dls, 'n_inp', None))
+        how = (getattr(self.dls, k, None) for k in ('n_inp', 'target'))
+        self.xb, self.xkw, self.yb = split_batch(b, *how)
