@@ -219,8 +219,6 @@ def validate(self:Learner,
         return self.recorder.compute()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
-#| code-fold: true
-#| code-summary: "Ours"
 class TerminateOnNaNCallback(Callback):
     "Ends training when the loss is NaN or infinite, before it is differentiated and before it is recorded"
     run_before = Recorder
@@ -229,8 +227,6 @@ class TerminateOnNaNCallback(Callback):
         if self.loss is not None and not torch.isfinite(self.loss): raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60
-#| code-fold: true
-#| code-summary: "Ours"
 class ModelResetter(Callback):
     "Calls the model's `reset` before each epoch's training and before its validation"
     def begin_train(self):    self.model.reset()
