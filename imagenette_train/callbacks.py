@@ -121,10 +121,10 @@ class TrainEvalCallback(Callback):
     def begin_fit(self): self.learn.train_iter, self.learn.pct_train = 0, 0.
     def begin_train(self):
         self.learn.training = True
-        self.model.train()
+        self.learn.train_mode()
     def begin_validate(self):
         self.learn.training = False
-        self.model.eval()
+        self.learn.train_mode(False)
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
         if learn.training: learn.pct_train = learn.train_iter / (learn.n_epoch * learn.n_iter)

@@ -9,7 +9,7 @@ __all__ = ['event_docs', 'event', 'CancelValidateException', 'event_aliases', 'b
            'learner_attr', 'warn_if_shadowing', 'event_handlers', 'tuplify', 'sort_cbs', 'accept_old_names']
 
 # %% ../../nbs/core/events.ipynb #262e4ce3
-import difflib, warnings
+import difflib, heapq, warnings
 from types import SimpleNamespace
 
 # %% ../../nbs/core/events.ipynb #112ebb7a
@@ -178,31 +178,53 @@ def _is_any(cb, classes):
     return any(c in names if isinstance(c, str) else isinstance(cb, c) for c in tuplify(classes))
 
 # %% ../../nbs/core/events.ipynb #732c1930
-def _dependencies(cbs):
-    "For each callback (by id) those that must run before it"
-    def before(a, b): return _is_any(b, a.run_before) or _is_any(a, b.run_after)
-    pairs = [(a, b) for a in cbs for b in cbs if a is not b and before(a, b)]
-    return {id(cb): [a for a,b in pairs if b is cb] for cb in cbs}
-
-def _find_cycle(left, first):
-    "The names along one cycle, as `A before B before A`"
+def _find_cycle(left):
+    "The names along one cycle of the callbacks `left`, as `A before B before A`"
+    def before(a, b): return a is not b and (_is_any(b, a.run_before) or _is_any(a, b.run_after))
     path = [left[0]]
     while True:
-        nxt = next(o for o in first[id(path[-1])] if o in left)
+        nxt = next(o for o in left if before(o, path[-1]))
         if nxt in path: return ' before '.join(o.name for o in [nxt, *reversed(path[path.index(nxt):])])
         path.append(nxt)
+
+class _Alike:
+    "Callbacks of one class and with the same wishes; `later` are those that must wait for all of these"
+    def __init__(self): self.waiting, self.todo, self.later, self.n_before = [], 0, [], 0
+
+def _group_alike(cbs):
+    "The callbacks in groups of those that are alike, each group with those that must wait for it"
+    groups = {}
+    for i,cb in enumerate(cbs):
+        wishes = type(cb), tuplify(cb.run_before), tuplify(cb.run_after)
+        groups.setdefault(wishes, _Alike()).waiting.append((cb.order, i, cb))
+    for a in groups.values():
+        a.todo, one = len(a.waiting), a.waiting[0][2]
+        for b in groups.values():
+            other = b.waiting[0][2]
+            before = _is_any(other, one.run_before) or _is_any(one, other.run_after)
+            if before and (a is not b or a.todo > 1): a.later.append(b)
+    return groups.values()
 
 # %% ../../nbs/core/events.ipynb #3e8f6508
 def sort_cbs(cbs): # callbacks, in the order in which they were added
     "`cbs` in an order that keeps every `run_before` and `run_after`; else by `order`, else as given"
-    first, left, res = _dependencies(cbs), sorted(cbs, key=lambda cb: cb.order), []
-    while left:
-        free = [cb for cb in left if not any(o in left for o in first[id(cb)])]
-        if not free:
-            raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
-                             f"{_find_cycle(left, first)}")
-        left = [o for o in left if o is not free[0]]
-        res.append(free[0])
+    groups, free, res = _group_alike(cbs), [], []
+    for b in [b for a in groups for b in a.later]: b.n_before += 1
+    def release(g):
+        for order,i,cb in g.waiting: heapq.heappush(free, (order, i, cb, g))
+    for g in groups:
+        if not g.n_before: release(g)
+    while free:
+        *_, cb, g = heapq.heappop(free)
+        res.append(cb)
+        g.todo -= 1
+        for b in g.later if not g.todo else ():
+            b.n_before -= 1
+            if not b.n_before: release(b)
+    if len(res) < len(cbs):
+        done = {id(cb) for cb in res}
+        raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
+                         f"{_find_cycle([cb for cb in cbs if id(cb) not in done])}")
     return res
 
 # %% ../../nbs/core/events.ipynb #1d8ee1a1
