@@ -5,7 +5,7 @@ The spine is the six numbered notebooks. Words are those of prose; lines are lin
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
 are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
-import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize
+import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize, yaml
 from collections import Counter
 from pathlib import Path
 import opening
@@ -136,8 +136,8 @@ def circles():
     return wrong
 
 # plumbing, the table of old names, and a harness for tests of one's own callbacks
-not_in_all = ['core.fused', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot', 'core.tracing',
-              'training.callback_checks']
+not_in_all = ['core.fused', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot', 'core.tasks',
+              'core.tracing', 'training.callback_checks']
 
 def folder_of(module):
     "The folder of a module, or its own name if it stands at the top"
@@ -256,6 +256,22 @@ def disagree():
     library = {n for n in modules() if folder_of(n) not in ('course', 'experiments')} - apart
     return wrong + [f'all lacks or invents {n}' for n in sorted(library ^ starred)]
 
+def gpu_cells():
+    "The cells flagged `#| cuda`, as pairs of notebook and source"
+    for p in notebooks():
+        for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            if c['cell_type'] == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', source, re.M): yield p, source
+
+def gpu_guarded():
+    "Run All is safe without a GPU: a cell for one is an `if torch.cuda.is_available()` with an `else`"
+    wrong = []
+    for p,source in gpu_cells():
+        first, *others = ast.parse(source).body
+        guarded = isinstance(first, ast.If) and ast.unparse(first.test) == 'torch.cuda.is_available()'
+        if others or not guarded or not first.orelse: wrong.append(f'{opening.name_of(p)}: {source[:70]!r}')
+    return wrong
+
 def exercise_cells(path):
     "The exercises of a notebook: name, grade, question, and their cells after it"
     found = []
@@ -329,6 +345,23 @@ def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"
     return [w for p in notebooks() for w in opening.wrong(p)]
 
+def directive_faults(text):
+    "What is wrong with the leading `#| ...` lines of a code cell"
+    try: told, rest = opening.directives(text)
+    except yaml.YAMLError as e: return [f'no YAML: put quotes around the value ({e.problem})']
+    quartos = [k for k,v in told.items() if v is not None and k != 'eval']
+    wrong = [f'exported, so a {k!r} would stand in the package' for k in quartos if is_exported(text)]
+    later = re.search(r'^#\s*\|.*', rest, re.M)
+    return wrong + ([f'not at the top of its cell: {later[0]}'] if later else [])
+
+def directives_read():
+    "Quarto can read each `#| key: value`, and none stands in the package"
+    found = [(p, c) for p in notebooks() for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
+    wrong = [f'{opening.name_of(p)}: {w}: {opening.source(c)[:60]!r}' for p,c in found
+             if c['cell_type'] == 'code' for w in directive_faults(opening.source(c))]
+    in_package = [n for n,p in modules().items() if re.search(r'^#\|', p.read_text(encoding='utf-8'), re.M)]
+    return wrong + [f'{n}: a directive in the generated module' for n in in_package]
+
 def ruff():
     "Ruff: errors and unused names"
     cmd = [bin/'ruff', 'check', '--quiet', '--output-format', 'concise', root]
@@ -336,7 +369,8 @@ def ruff():
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
 checks = [all_seen, crowded, too_long, too_large, too_wide, far_right, broken_strings, too_complex, circles,
-          arrows_up, idle_stars, twice, too_many_names, disagree, opened, exercises_whole, ruff]
+          arrows_up, idle_stars, twice, too_many_names, disagree, opened, directives_read, exercises_whole,
+          gpu_guarded, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"
