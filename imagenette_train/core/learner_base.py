@@ -8,7 +8,6 @@ __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_me
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
 import inspect, sys, threading, warnings
 from contextlib import contextmanager
-from functools import partial
 from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
@@ -96,7 +95,7 @@ class _Scopes:
             except Exception: pass # the interrupt was the news, not what came of it
         if self._scopes: return
         self.fitting, self._silent, self._running = False, [], ()
-        self._restore_wd()
+        self._restore_opt()
 
     def _check_one_thread(self, mine):
         "An error if another thread uses this Learner; scope `mine` has just been entered"
