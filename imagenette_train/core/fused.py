@@ -15,7 +15,7 @@ from .guards import *
 from .hypers import *
 from .param_groups import *
 from .tracing import *
-from .tracing import _StateIncomplete, _is_num
+from .tracing import _StateIncomplete, _check_not_whole, _is_num
 
 # %% ../../nbs/core/fused.ipynb #5b110004
 _kernels = {} # those that were compiled in this process
@@ -205,10 +205,12 @@ class _Programs:
             if list(map(bool, guards)) == prog.guards: return prog, factors, new
         if len(progs) == 8:
             raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
+        if self.guards is None: # looked at before they are called, in case they count their calls
+            _check_not_whole(self.opt.cbs)
+            self.guards = Guards(self.opt.cbs)
         try: prog = TracedStep(self.opt.cbs, state, hyper)
         except _StateIncomplete: return None
         check_traced_step(prog, state, hyper)
-        if self.guards is None: self.guards = Guards(self.opt.cbs)
         progs.append(prog)
         return self._program(state, hyper)
 
@@ -257,7 +259,7 @@ class _Lots:
 
     def _sizes_on(self, device): return self.sizes.get(device.type, (2**20, 2**22))
 
-# %% ../../nbs/core/fused.ipynb #271073f4
+# %% ../../nbs/core/fused.ipynb #f780080c
 def _span(t):
     "Where the elements of `t` begin in memory, and where they end"
     if t.layout is not torch.strided: return 0, 0 # such a parameter is not stepped by a kernel
@@ -280,7 +282,7 @@ def _sharing_memory(opt):
         places += [(*_span(t), id(p)) for t in tensors if t.numel()]
     return _overlapping(places)
 
-# %% ../../nbs/core/fused.ipynb #a78d4824
+# %% ../../nbs/core/fused.ipynb #7fa07be2
 def _fits_kernel(p):
     "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
     plain = p.is_floating_point() and p.grad.layout is torch.strided

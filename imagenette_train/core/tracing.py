@@ -132,16 +132,20 @@ def _copy_node(g, n, env, exact):
     return g.call_method(('sub' if base == 'sub' else 'add') + name[len(base):], (x, prod))
 
 # %% ../../nbs/core/tracing.ipynb #3646dd4c
+def _check_not_whole(cbs):
+    "An error if one of the callbacks `cbs` says that it needs whole tensors"
+    for cb in cbs:
+        if getattr(getattr(cb, 'func', cb), 'whole_tensors', False):
+            raise TraceError(f"{cb_name(cb)} is marked whole_tensors")
+
 def _call_on_symbols(cb, p, state, hyper):
     "The new state after callback `cb` was called on symbols"
-    if getattr(getattr(cb, 'func', cb), 'whole_tensors', False):
-        raise TraceError(f"{cb_name(cb)} is marked whole_tensors")
     try: return _update(state, cb(p, **{**state, **hyper}))
     except TraceError as e: raise TraceError(f"{cb_name(cb)} {e}") from e
     except Exception as e:
         raise TraceError(f"{cb_name(cb)} does not run on symbols ({type(e).__name__}: {e})") from e
 
-# %% ../../nbs/core/tracing.ipynb #655f3277
+# %% ../../nbs/core/tracing.ipynb #f9fe2028
 @contextmanager
 def _no_random_numbers():
     "A `TraceError` if random numbers were drawn inside; they are put back, as if they had not been"
@@ -181,7 +185,7 @@ class _SymbolicRun:
             raise TraceError(f"the state {k!r} turns from a tensor into a number, or back")
         elif v is not old: self.fixed[k] = v
 
-# %% ../../nbs/core/tracing.ipynb #21287a38
+# %% ../../nbs/core/tracing.ipynb #938be493
 def _check_entry(k, v, is_hyper):
     "An error unless a program can be given `v`, the state or hyper `k`"
     if isinstance(v, torch.Tensor):
@@ -196,6 +200,7 @@ class TracedStep(_SymbolicRun):
                  cbs, # optimizer callbacks
                  state, # state of a parameter, as it is after at least one step
                  hyper): # the parameter's hypers
+        _check_not_whole(cbs)
         self.cbs, entries = cbs, {**state, **hyper}
         for k,v in entries.items(): _check_entry(k, v, k in hyper)
         self.tensor_names = [k for k,v in state.items() if isinstance(v, torch.Tensor)]
