@@ -27,9 +27,9 @@ event_docs = dict(
     begin_batch    = "a batch was drawn; `xb` and `yb` may be changed",
     after_pred     = "the model's output is in `pred`",
     after_loss     = "the loss is in `loss`, not yet differentiated",
-    before_backward = "from fastai 2: right after `after_loss`, in training only",
+    before_backward = "added in later fastai: right after `after_loss`, in training only",
     after_backward = "the gradients are there, the weights have not moved yet",
-    before_step    = "from fastai 2: right after `after_backward`",
+    before_step    = "added in later fastai: right after `after_backward`",
     after_step     = "the weights have moved, the gradients are still there",
     after_batch    = "the batch is done, in training and in validation",
     after_train    = "the epoch's training part is done",
@@ -43,7 +43,7 @@ event_docs = dict(
     after_cancel_epoch = "CancelEpochException was raised; `after_epoch` follows",
     after_cancel_fit   = "CancelFitException was raised; `after_fit` follows",
     cleanup_fit    = "always the last event of a fit, also after an error or an interrupt; "
-                     "give back what you took")
+                     "release what you hold")
 
 event = SimpleNamespace(**{name: name for name in event_docs})
 event.__doc__ = "Every event of the training loop, as an attribute"
@@ -53,21 +53,21 @@ class CancelException(Exception):
     "What a callback raises to steer the loop"
     part = None # of the fit; the rest of it is skipped
 class CancelBatchException(CancelException):
-    "Skip the rest of this batch; go on at `after_batch`"
+    "Skip the rest of this batch; continue with `after_batch`"
     part = 'batch'
 class CancelTrainException(CancelException):
-    "Skip the rest of this epoch's training; go on at `after_train`"
+    "Skip the rest of this epoch's training; continue with `after_train`"
     part = 'train'
 
 # %% ../../nbs/core/events.ipynb #77b34cd9
 class CancelValidException(CancelException):
-    "Skip the rest of the validation; go on at `after_validate`"
+    "Skip the rest of the validation; continue with `after_validate`"
     part = 'validate'
 class CancelEpochException(CancelException):
-    "Skip the rest of this epoch; go on at `after_epoch`"
+    "Skip the rest of this epoch; continue with `after_epoch`"
     part = 'epoch'
 class CancelFitException(CancelException):
-    "End training; go on at `after_fit`"
+    "End training; continue with `after_fit`"
     part = 'fit'
 CancelValidateException = CancelValidException # fastai 2's name
 
@@ -137,10 +137,9 @@ def warn_if_shadowing(cb, # a callback
     learn = cb.__dict__.get('learn')
     known = k == 'learn' or k in cb.__dict__ or hasattr(type(cb), k)
     if learn is None or known or not hasattr(learn, k): return
-    warnings.warn(f"{type(cb).__name__} sets self.{k}, which hides the Learner's {k} from it and "
-                  "leaves the Learner as it was. To change the Learner, write "
-                  f"self.learn.{k} = ...; else choose another name",
-                  stacklevel=3)
+    warnings.warn(f"{type(cb).__name__} sets self.{k}: this creates an attribute on the callback and does "
+                  f"not change the Learner. To change the Learner, write self.learn.{k} = ...; otherwise "
+                  "use another name", stacklevel=3)
 
 # %% ../../nbs/core/events.ipynb #0fa9dac8
 def _as_method(cb, f):

@@ -10,15 +10,16 @@ import inspect, sys, threading, warnings
 from contextlib import contextmanager
 from functools import partial
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
-import torch.nn.functional as F
 from .messages import *
 from .batches import *
 from .events import *
 from .metrics import *
 from .renamed import *
+from .tasks import *
 
 # %% ../../nbs/core/learner_base.ipynb #d629dff9
 def trainable_params(model): # any module
@@ -95,7 +96,7 @@ class _Scopes:
             except Exception: pass # the interrupt was the news, not what came of it
         if self._scopes: return
         self.fitting, self._silent, self._running = False, [], ()
-        self._restore_wd()
+        self._restore_opt()
 
     def _check_one_thread(self, mine):
         "An error if another thread uses this Learner; scope `mine` has just been entered"
@@ -252,12 +253,39 @@ class _Events:
         if self.fitting or e.part in ('batch', 'validate'): raise e
         if 'validate' in parts: raise CancelValidException from e
 
+# %% ../../nbs/core/learner_base.ipynb #7a16fb24
+def _makes_torch_opt(f):
+    "Is `f`, or the function in a `partial`, a class of torch.optim's optimizers, and none of ours?"
+    while isinstance(f, partial): f = f.func
+    return isinstance(f, type) and issubclass(f, torch.optim.Optimizer) and not hasattr(f, 'set_hypers')
+
+def _given_opt(opt, params):
+    "The optimizer `opt`, which was made already"
+    return opt
+
+# %% ../../nbs/core/learner_base.ipynb #2e350087
+class _MakesOptimizer:
+    "Makes the optimizer of a Learner"
+    wrap_opt = None # makes an optimizer of PyTorch's one of ours; optim/torch_optim sets it
+    def _new_opt(self):
+        "A new optimizer for the model's parameters, as `splitter` groups them; one of PyTorch's is wrapped"
+        groups = self.splitter(self.model)
+        if _makes_torch_opt(self.opt_func): return self._wrapped(groups, self.opt_func, lr=self.lr)
+        opt = self.opt_func(groups, lr=self.lr)
+        if hasattr(opt, 'set_hypers') or not isinstance(opt, torch.optim.Optimizer): return opt
+        return self._wrapped([g['params'] for g in opt.param_groups], partial(_given_opt, opt))
+
+    def _wrapped(self, groups, make, **hypers):
+        if self.wrap_opt is not None: return self.wrap_opt(groups, make, **hypers)
+        raise TypeError("opt_func makes an optimizer of PyTorch's: import imagenette_train.optim.torch_optim "
+                        "(or imagenette_train.all), and the Learner wraps it")
+
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
-class _Optimizer:
+class _Optimizer(_MakesOptimizer):
     "The optimizer of a Learner: made, checked, frozen"
     def create_opt(self):
         "A new optimizer for the model's parameters, as `splitter` groups them"
-        self.opt = self.opt_func(self.splitter(self.model), lr=self.lr)
+        self.opt = self._new_opt()
         for p,norm in norm_and_bias_params(self.model):
             if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
             if norm and self.train_bn: self.opt.state[p]['force_train'] = True
@@ -266,6 +294,7 @@ class _Optimizer:
     def _split_ids(self):
         "Which parameters the splitter hands to an optimizer, by id"
         groups = self.splitter(self.model)
+        groups = [g['params'] if isinstance(g, dict) else g for g in groups]
         return {id(p) for g in groups for p in ([g] if isinstance(g, torch.Tensor) else g)}
 
     def check_opt(self):
@@ -372,8 +401,26 @@ def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
                 f"GradientAccumulation({n}), which steps as often as before; or to_fp16(), or "
                 "smaller images)")
 
+# %% ../../nbs/core/learner_base.ipynb #edb51437
+class _LossAgain:
+    "What an optimizer that steps with a closure asks of a Learner"
+    def _loss_again(self):
+        "The loss of the batch once more, differentiated anew: what LBFGS asks for, several times in a step"
+        self.opt.zero_grad(set_to_none=True)
+        pred, loss = self.pred, self.loss
+        try:
+            self.pred = self.model(*self.xb, **self.xkw)
+            self('after_pred')
+            self.loss = self.loss_func(self.pred, *self.yb)
+            self('after_loss')
+            self('before_backward')
+            self.loss.backward()
+            self('after_backward')
+            return self.loss
+        finally: self.pred, self.loss = pred, loss
+
 # %% ../../nbs/core/learner_base.ipynb #b728b3fa
-class _FitEnd:
+class _FitEnd(_LossAgain):
     "What happens around a fit, and at its end in any case"
     @contextmanager
     def _fit_context(self):
@@ -391,13 +438,16 @@ class _FitEnd:
     @contextmanager
     def _mark_fitting(self):
         "Inside, a fit is running; then the optimizer has its own `wd` again, if the fit was given another"
-        with _Scope(self, self._restore_wd, self._clean_up):
+        with _Scope(self, self._restore_opt, self._clean_up):
             self._to_clean_up = [*self._handlers.get('cleanup_fit', ())]
-            self.fitting = True
+            self.fitting, self.opt.closure = True, self._loss_again
             yield
 
-    def _restore_wd(self):
-        if self._own_wd is not None and self.opt is not None: self.opt.set_hypers(wd=self._own_wd)
+    def _restore_opt(self):
+        "Take back what a fit has set in the optimizer: the closure, and `wd` if it was given another"
+        if self.opt is not None:
+            self.opt.closure = None
+            if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
         self._own_wd = None
 
     def _clean_up(self):
@@ -491,7 +541,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
     def __init__(self,
                  dls, # `DataLoaders`: what to train and to validate on
                  model, # any `nn.Module`
-                 loss_func=None, # differentiable function of `(pred, *yb)`; cross entropy if None
+                 loss_func=None, # differentiable function of `(pred, *yb)`; None: as `default_loss`
                  opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, Adam
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
@@ -506,7 +556,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         self.dls, self.model = dls, model.to(device)
         self.opt_func = type(self).default_opt if opt_func is None else opt_func
         self.device = torch.device(device)
-        self.loss_func = F.cross_entropy if loss_func is None else loss_func
+        self.loss_func = default_loss(dls) if loss_func is None else loss_func
         if isinstance(self.loss_func, nn.Module): self.loss_func.to(device)
         self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, check_metrics(metrics)
@@ -538,4 +588,5 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
         whole = type(b) not in (tuple, list)
         b = to_device(b, self.device) if whole else [to_device(o, self.device) for o in b]
-        self.xb, self.xkw, self.yb = split_batch(b, getattr(self.dls, 'n_inp', None))
+        how = (getattr(self.dls, k, None) for k in ('n_inp', 'target'))
+        self.xb, self.xkw, self.yb = split_batch(b, *how)
