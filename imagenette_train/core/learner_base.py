@@ -10,7 +10,6 @@ import inspect, sys, threading, warnings
 from contextlib import contextmanager
 from functools import partial
 from collections.abc import Iterator
-from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
