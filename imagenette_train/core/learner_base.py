@@ -8,7 +8,6 @@ __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_me
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
 import inspect, sys, threading, warnings
 from contextlib import contextmanager
-from functools import partial
 from collections.abc import Iterator
 from numbers import Integral
 import torch
