@@ -9,6 +9,7 @@ __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_me
 import inspect, sys, threading, warnings
 from contextlib import contextmanager
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
