@@ -29,13 +29,15 @@ from .saving import *
 from .saving import _check_extra_state
 
 # %% ../../nbs/training/checkpoint.ipynb #95536bd4
-_plain_types = (type(None), bool, int, float, str)
+_plain_types = {type(None), bool, int, float, str}
 _kind = '(kind)' # marks a dict that stands for something else
 
-def _packed(vs):
-    "The 0-d tensors in list `vs` as one tensor; None if they are not of one sort"
-    sorts = {(v.dtype, v.device, v.ndim) if type(v) is torch.Tensor else None for v in vs}
-    if len(vs) < 2 or len(sorts) > 1 or None in sorts or vs[0].ndim: return None
+def _plain_list(vs):
+    "A list as plain data: thousands of losses at once, and if each is a 0-d tensor, as a single tensor"
+    kinds = {*map(type, vs)}
+    if kinds <= _plain_types: return [*vs]
+    one_sort = kinds == {torch.Tensor} and len({(v.dtype, v.device, v.ndim) for v in vs}) == 1
+    if len(vs) < 2 or not one_sort or vs[0].ndim: return [*map(to_plain, vs)]
     return {_kind: 'numbers', 'of': torch.stack([v.detach() for v in vs])}
 
 def _marked(v):
@@ -52,10 +54,9 @@ def to_plain(v): # anything
     "`v` as plain data (numbers, text, tensors, lists, tuples, dicts); a TypeError if it cannot be"
     kind = type(v)
     if kind in _plain_types: return v
-    if kind is torch.Tensor: return v.detach()
-    if kind is list and (packed := _packed(v)) is not None: return packed
-    if kind in (list, tuple): return kind(map(to_plain, v))
-    if kind is torch.Size: return tuple(v)
+    if kind is torch.Tensor and not (v.is_leaf and v.requires_grad): return v.detach()
+    if kind is list: return _plain_list(v)
+    if kind in (tuple, torch.Size): return tuple(map(to_plain, v))
     if kind in (dict, OrderedDict): return {to_plain(k): to_plain(o) for k,o in v.items()}
     return _marked(v)
 
@@ -92,13 +93,15 @@ def _state_attrs(cb):
     return {k: v for k,v in vars(cb).items() if k not in loops and not k.startswith('_')}
 
 # %% ../../nbs/training/checkpoint.ipynb #f013fa94
-def _module_state(m):
+def _torch_state(m):
+    "The state of a module, or of a tensor that somebody trains"
+    if isinstance(m, torch.Tensor): return m.detach()
     grads = {n: p.grad for n,p in m.named_parameters() if p.grad is not None}
     return dict(state=to_plain(m.state_dict()), layers=_layers_state(m)[0], grads=grads)
 
 def _part_state(v):
     "The state of something that changes in its own place; a TypeError if we do not know how to ask for it"
-    if isinstance(v, nn.Module): return _module_state(v)
+    if isinstance(v, (nn.Module, torch.Tensor)): return _torch_state(v)
     if _has_state_dict(v): return to_plain(v.state_dict())
     if isinstance(v, _generator_types): return get_generator_state(v)
     if is_stateful_metric(v): return _split_attrs(vars(v), _numbers)[0]
@@ -112,6 +115,7 @@ def _set_part(v, s):
         v.load_state_dict(from_plain(s['state']))
         _set_layers(v, s['layers'])
         for n,p in v.named_parameters(): p.grad = s['grads'].get(n)
+    elif isinstance(v, torch.Tensor): v.data.copy_(s)
     elif _has_state_dict(v): v.load_state_dict(from_plain(s))
     elif isinstance(v, _generator_types): set_generator_state(v, s)
     elif isinstance(v, (list, tuple, dict)):
