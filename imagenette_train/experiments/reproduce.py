@@ -174,7 +174,7 @@ def train_run(run, # a `RunConfig`
               profile, # a `Profile`
               dls, # what `profile_data` gave
               seed): # of weights, batches and augmentation
-    "Train one run; gives its epochs and what every batch recorded"
+    "Train one run; return per-epoch results and per-batch records"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=run.opt_func)
     res = timed_fit(learn, lambda learn: run.fit(learn, profile.n_epoch))
