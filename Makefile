@@ -33,7 +33,7 @@ benchmarks: env ## measure steps, loops and the finder beside other libraries, f
 	$(BIN)/python benchmarks/loop_overhead.py
 	$(BIN)/python benchmarks/lr_find.py
 
-gpu: env     ## half an hour on one GPU: what works, where a step's time goes, the tables (ARGS='--data DIR')
+gpu: env     ## eight minutes on one GPU: the tables with three seeds, others beside, checks (ARGS='--data DIR --minutes 30')
 	$(BIN)/python tools/gpu.py $(ARGS)
 
 notebooks: env ## run every notebook in a real kernel and save its outputs, cleaned (ARGS='00_optimizer 01_momentum' for some)

@@ -239,9 +239,9 @@ class _Lots:
     def _staging(self, p):
         "Two buffers into which weights and gradients of a lot are copied; none is larger than a lot can be"
         kind = p.dtype, p.device
-        if kind not in self.buffers:
-            n = sum(q.numel() for ps in self.opt.param_lists for q in ps if (q.dtype, q.device) == kind)
-            n = min(n, self._sizes_on(p.device)[1])
+        n = sum(q.numel() for ps in self.opt.param_lists for q in ps if (q.dtype, q.device) == kind)
+        n = min(n, self._sizes_on(p.device)[1])
+        if kind not in self.buffers or self.buffers[kind][0].numel() < n: # groups may have come since
             self.buffers[kind] = [torch.empty(n, dtype=p.dtype, device=p.device) for _ in range(2)]
         return self.buffers[kind]
 
