@@ -117,6 +117,12 @@ class _HyperChecks(_HyperNames):
         return check_hyper(name, v, self._names_read[-1].get(name))
 
 # %% ../../nbs/core/param_groups.ipynb #aa6a0da6
+def _are_usual(vs, low, end):
+    "Are `vs` plain numbers from `low` up to but not including `end`?"
+    for v in vs:
+        if type(v) is not float or not low <= v < end: return False
+    return True
+
 class _Hypers(_HyperChecks):
     "The part of an optimizer that sets its hypers"
     def group_values(self,
@@ -139,8 +145,26 @@ class _Hypers(_HyperChecks):
 
     def set_hypers(self, **hypers): # values as in `set_hyper`, by name
         "Set several hypers at once, by our names or PyTorch's, all or (if one is wrong) none"
-        for name,vs in self.group_values(hypers).items():
+        if self._set_usual(hypers): return
+        values = self.group_values(hypers)
+        for name,vs in values.items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
+        ranges = self._names_read[-1]
+        self._usual = tuple(self.cbs), {name: usual_bounds(name, ranges.get(name)) for name in values}
+
+    _usual = (), {} # callbacks, and between which plain numbers their hypers may lie, as they were set last
+
+    def _set_usual(self, hypers):
+        "Set plain numbers within their bounds, as a schedule does in every batch; False: look closer"
+        (cbs, bounds), n = self._usual, len(self.hypers)
+        same_cbs = len(cbs) == len(self.cbs) and all(map(operator.is_, cbs, self.cbs))
+        if not same_cbs or any(self._notes): return False
+        spread = [(name, v if type(v) is list else [v]*n) for name,v in hypers.items()]
+        for name,vs in spread:
+            if len(vs) != n or not _are_usual(vs, *bounds.get(name, (0., 0.))): return False
+        for name,vs in spread:
+            for hyper,v in zip(self.hypers, vs): hyper[name] = v
+        return True
 
     def set_hyper(self,
                   name, # a hyper that some callback takes
