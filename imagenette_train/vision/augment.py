@@ -21,9 +21,9 @@ imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @cache
 def _mean_std(device):
     "Mean and standard deviation on `device`, (1, 3, 1, 1) each, sent there once"
-    return [torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats]
+    return [torch.tensor(o, device=device, dtype=torch.float32).view(1, 3, 1, 1) for o in imagenet_stats]
 
-def _uniform(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
+def _uniform(*shape, lo=0., hi=1.): return torch.rand(*shape, dtype=torch.float32)*(hi-lo) + lo
 
 # %% ../../nbs/vision/augment.ipynb #406c665b
 def random_crop_box(h, w, # size of the images
@@ -52,7 +52,7 @@ def random_perspective(n, # number of images
     z = 1/(1 + sometimes(_uniform(n, hi=zoom-1)))
     wx, wy = sometimes(_uniform(n, lo=-warp, hi=warp)), sometimes(_uniform(n, lo=-warp, hi=warp))
     f = torch.where(torch.rand(n) < flip, -1., 1.)
-    m, free = torch.zeros(n, 3, 3), 1 - z
+    m, free = torch.zeros(n, 3, 3, dtype=torch.float32), 1 - z
     m[:,0,0], m[:,0,1] = z*f*a.cos(), -z*a.sin()
     m[:,1,0], m[:,1,1] = z*f*a.sin(), z*a.cos()
     m[:,0,2], m[:,1,2] = free*_uniform(n, lo=-1., hi=1.), free*_uniform(n, lo=-1., hi=1.)
@@ -64,9 +64,9 @@ def warp_perspective(xb, # (n, c, h, w), real numbers
                      m): # (n, 3, 3), output to input coordinates
     "Each image of `xb` seen through its matrix; what lies outside is reflected"
     n,_,h,w = xb.shape
-    x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device) for k in (w, h))
+    x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device, dtype=xb.dtype) for k in (w, h))
     row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
-    m = m.to(xb.device, non_blocking=True)
+    m = m.to(xb.device, xb.dtype, non_blocking=True)
     grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
     return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
 
@@ -83,7 +83,7 @@ def random_lighting(n, # number of images
 def adjust_lighting(xb, # (n, 3, h, w), from 0 to 1
                     b, c): # shift and factor of the logit, (n,)
     "`xb`, its logit shifted by `b` and multiplied by `c`; changes `xb` in place"
-    b,c = (o.to(xb.device, non_blocking=True)[:,None,None,None] for o in (b, c))
+    b,c = (o.to(xb.device, xb.dtype, non_blocking=True)[:,None,None,None] for o in (b, c))
     return xb.logit_(eps=1/512).mul_(c).add_(b).sigmoid_()
 
 # %% ../../nbs/vision/augment.ipynb #562c14a4
