@@ -8,7 +8,8 @@ new process, until it is done; then its weights are compared with those of the t
 disturbed. Interrupts: Ctrl-C at random moments of everything that a Learner does. NaN: a loss that becomes
 NaN in a random batch. Threads: two Learners at the same time.
 Sequences: random calls of a Learner's methods (hypothesis). Rules: every callback, alone and in pairs, with
-every question that a Learner can be asked (a quarter of an hour)."""
+every question that a Learner can be asked (a quarter of an hour). Fused: trainings with a fused optimizer and
+without (tools/fused_fuzz.py), ten minutes."""
 import argparse, contextlib, copy, io, json, os, random, signal, sys, tempfile, threading, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -17,6 +18,7 @@ import torch.nn as nn
 from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from fused_fuzz import fuzz
 from imagenette_train.all import *
 from imagenette_train.core.io import *
 from imagenette_train.experiments.results import *
@@ -389,7 +391,8 @@ def main():
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
                  sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),
-                 rules=lambda: rules(40 if a.quick else None, tmp))
+                 rules=lambda: rules(40 if a.quick else None, tmp),
+                 fused=lambda: dict(trainings=fuzz(60 if a.quick else 10_000, a.seed)))
     for name,f in parts.items():
         t = time.time()
         res[name] = f()
