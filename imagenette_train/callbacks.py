@@ -18,14 +18,17 @@ from .core.events import *
 from .core.learner_base import *
 from .core.metrics import *
 from .core.snapshot import *
+from .core.tasks import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
 class Callback:
-    "Code that the training loop calls at the events that it has methods for"
+    "Base class for training callbacks: define a method named after an event, and the loop calls it"
     run_before, run_after = (), () # classes of callbacks that this one must run before, or after
     order = 0 # lower runs earlier where run_before and run_after leave the choice
     run_train = run_valid = True # hear the batch events of training, of validation?
-    run_outside_fit = True # hear `validate`, `get_preds`, `lr_find`? False if it writes, stops or counts
+    # also run during validate, get_preds and lr_find? False for callbacks that write files, stop training
+    # or keep counts
+    run_outside_fit = True
     unique = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -121,13 +124,13 @@ class TrainEvalCallback(Callback):
     def begin_fit(self): self.learn.train_iter, self.learn.pct_train = 0, 0.
     def begin_train(self):
         self.learn.training = True
-        self.model.train()
+        self.learn.train_mode()
     def begin_validate(self):
         self.learn.training = False
-        self.model.eval()
+        self.learn.train_mode(False)
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
-        if learn.training: learn.pct_train = learn.train_iter / (learn.n_epoch * learn.n_iter)
+        if learn.training: learn.pct_train = min(1., learn.train_iter / (learn.n_epoch * learn.n_iter))
     def after_batch(self):
         if self.learn.training: self.learn.train_iter += 1
 
@@ -141,7 +144,7 @@ def accuracy(pred, # (..., classes), any real numbers
     return (predicted_classes(pred, yb) == yb).float().mean()
 
 def error_rate(pred, yb): # as `accuracy`
-    "The fraction of `yb` that has not"
+    "The fraction of `yb` that is misclassified, `1 - accuracy`"
     return 1 - accuracy(pred, yb)
 
 # %% ../nbs/04_callbacks.ipynb #6ba32995
@@ -161,6 +164,7 @@ class Recorder(Callback):
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
+    _counts = _skipped = False
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
         self._valid = MetricAccumulator(self.metrics)
@@ -169,10 +173,14 @@ class Recorder(Callback):
         self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
+    def before_backward(self): self._counts = True
+    def after_cancel_batch(self): self._skipped = not self._counts # nothing was learnt from this batch
     def after_batch(self):
-        learn = self.learn
-        if learn.loss is None: return # cancelled before there was one
+        learn, skipped = self.learn, self._skipped
+        self._counts = self._skipped = False # of the next one
+        if learn.loss is None or skipped: return
         if not learn.training: return self._valid.add(learn)
+        if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number
         loss = learn.loss.item() if learn.loss.is_cpu else learn.loss.detach()
         learn.smooth_loss = smooth = self.smooth.add(loss)
@@ -212,24 +220,26 @@ def recorder(self:Learner):
 def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
-    "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
+    "Evaluate the model: return validation loss and metrics in table order, without training or recording"
     with self.preserve_state(cbs):
         self._do_validate(dl)
         return self.recorder.compute()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
-#| code-fold: true
-#| code-summary: "Ours"
 class TerminateOnNaNCallback(Callback):
-    "Ends training when the loss is NaN or infinite, before it is differentiated and before it is recorded"
+    "Ends training when the loss or a gradient is NaN or infinite, before it does harm, and says where"
     run_before = Recorder
     def before_backward(self): self.after_batch()
     def after_batch(self):
-        if self.loss is not None and not torch.isfinite(self.loss): raise CancelFitException
+        if self.loss is not None and not torch.isfinite(self.loss): self._end(f'the loss is {self.loss:.4g}')
+    def before_step(self):
+        norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+        if norms and not torch.isfinite(torch.stack(norms)).all(): self._end('a gradient is NaN or infinite')
+    def _end(self, what):
+        print(f"Training ends in epoch {self.epoch}, batch {self.iter}: {what}")
+        raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60
-#| code-fold: true
-#| code-summary: "Ours"
 class ModelResetter(Callback):
     "Calls the model's `reset` before each epoch's training and before its validation"
     def begin_train(self):    self.model.reset()

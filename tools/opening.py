@@ -5,7 +5,7 @@ there and does nothing anywhere else.
 
 The title cell holds the title and the sentence after `>` alone: nbdev reads a page's front matter from it,
 and drops whatever else it holds."""
-import ast, copy, hashlib, json, re
+import ast, copy, hashlib, json, re, yaml
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -45,6 +45,15 @@ if 'google.colab' in sys.modules:
 
 def source(cell): return ''.join(cell['source'])
 def tags(cell): return cell['metadata'].get('tags', ())
+
+def directives(text):
+    "The leading `#| ...` lines of a code cell and the rest: `key: value` is YAML, as Quarto reads it"
+    found, lines = {}, text.splitlines(True)
+    while lines and (m := re.match(r'#\s*\|\s*(.*)$', lines[0])):
+        told = yaml.safe_load(m[1]) if ': ' in m[1] else {m[1].strip(): None}
+        found.update(told if isinstance(told, dict) else {m[1].strip(): None})
+        lines.pop(0)
+    return found, ''.join(lines)
 
 def new_cell(kind, text, seed, **metadata):
     "A cell with an id that depends on what it is"

@@ -1,19 +1,23 @@
 """The site, made from the notebooks: nbdev processes them, Sphinx lays them out.
 
     python tools/pages.py           # the site in _docs/
-    python tools/pages.py --check   # nbdev's part alone: does each notebook still pass it?
+    python tools/pages.py index 04_callbacks # these pages alone, for a quick look
+    python tools/pages.py --check   # nbdev's part alone: can it and Quarto read each notebook?
 
 Needs the requirements `docs` of settings.ini (`make docs` installs them). Notebook 00_optimizer becomes
 optimizer.html, the name by which nbdev links to it. What nbdev has executed for a page is documentation, not
 training: imports, exported cells, and `show_doc` for each public name."""
-import contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys
-import traceback
-import opening
-from opening import cfg, name_of, notebooks, root, source, tags
+import ast, contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys
+import traceback, yaml
+import opening, reference
+from reference import page_of
+from opening import cfg, directives, name_of, nbs, notebooks, root, source, tags
 
-out, pages = root/cfg['doc_path'], root/'_proc'/'site'
+out, work = root/cfg['doc_path'], root/'build'/'site' # nbdev's own site is made in _proc/
+pages = work/'pages'
 blob = f"{cfg['git_url']}/blob/{cfg['branch']}"
-host = re.escape(f"https://{cfg['user']}.github.io/{cfg['repo']}/")
+address = f"https://{cfg['user']}.github.io/{cfg['repo']}/"
+host = re.escape(address)
 texts = dict(benchmarks='BENCHMARKS.md', contributing='CONTRIBUTING.md', changes='CHANGELOG.md')
 
 # --- nbdev's part
@@ -39,13 +43,59 @@ def process(path):
         why = ''.join(traceback.format_exception_only(e.__cause__ or e)).strip()
         return path, None, f'{name_of(path)}: {e}\n{why}'
 
-def process_all():
-    "Every notebook processed, in processes of their own"
+def process_all(paths):
+    "The notebooks processed, in processes of their own"
     warm_up()
     os.chdir(root)
     kind = 'spawn' if sys.platform == 'darwin' else 'fork'
     with multiprocessing.get_context(kind).Pool(min(2, os.cpu_count()), maxtasksperchild=1) as pool:
-        return pool.map(process, notebooks(), chunksize=1)
+        return pool.map(process, paths, chunksize=1)
+
+# --- what Quarto would make of it, as far as that can be told without Quarto
+
+def heading_ids(text):
+    "The anchors of a page as Pandoc makes them from headings, and those written by hand"
+    plain = (re.sub(r'[^\w\s.-]', '', h.lower()).strip() for h in re.findall(r'^#+ (.*)$', text, re.M))
+    made = {re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', h)) for h in plain}
+    return made | {*re.findall(r'id="([^"]*)"', text)}
+
+def options_fault(text):
+    "Quarto reads the leading `#|` lines of a cell together, as one YAML mapping"
+    lead = re.match(r'(?:#\|[^\n]*\n?)*', text)[0]
+    try: read = yaml.safe_load(re.sub(r'^#\|', '', lead, flags=re.M))
+    except yaml.YAMLError as e: return f'options that are no YAML ({e.problem}): {lead[:60]!r}'
+    return '' if read is None or isinstance(read, dict) else f'options without `key: value`: {lead[:60]!r}'
+
+def text_faults(text):
+    "Markdown that Quarto takes for something else"
+    found = {'a shortcode': r'\{\{<', 'a metadata block': r'^---\n(?=\S)', 'a div that is not closed': None}
+    wrong = [what for what,pattern in found.items() if pattern and re.search(pattern, text, re.M)]
+    return wrong + ['a div that is not closed']*(len(re.findall(r'^:::', text, re.M)) % 2)
+
+def prose(cells): return [source(c) for c in cells if c['cell_type'] == 'markdown']
+
+def dead_links(name, text, ids):
+    "Links of notebook `name` to notebooks, or places in them, that are not there"
+    for to,anchor in re.findall(r'\]\(([\w./]+)\.ipynb(?:#([^)]*))?\)', text):
+        to = posixpath.normpath(posixpath.join(posixpath.dirname(name), to))
+        there = (nbs/f'{to}.ipynb').is_file() and (not anchor or to not in ids or anchor in ids[to])
+        if not there: yield f'a link that leads nowhere: {to}#{anchor}'
+
+def notebook_faults(cells):
+    "What would stop Quarto at the cells of a processed notebook"
+    found = [options_fault(source(c)) for c in cells if c['cell_type'] == 'code']
+    found += [f for text in prose(cells) for f in text_faults(text)]
+    head = [yaml.safe_load(source(c).strip().strip('-')) for c in cells if c['cell_type'] == 'raw'][:1]
+    if not head or not head[0].get('title'): found.append('no front matter with a title')
+    return list(filter(None, found))
+
+def quarto_faults(processed):
+    "What would stop Quarto at the processed notebooks, or lead nowhere on its site"
+    told = {name_of(p): nb['cells'] for p,nb,_ in processed if nb}
+    texts = {name: '\n'.join(prose(cells)) for name,cells in told.items()}
+    ids = {name: heading_ids(text) for name,text in texts.items()}
+    return [f'{name}: {f}' for name,cells in told.items()
+            for f in (*notebook_faults(cells), *dead_links(name, texts[name], ids))]
 
 # --- from nbdev's cells to Sphinx's
 
@@ -71,48 +121,55 @@ def with_links(text, names, here=''):
 
 def markdown(text): return dict(cell_type='markdown', metadata={}, source=text)
 
+def colab(path): return re.search(r'[(](https://colab[^)]*ipynb)', opening.badge(name_of(path)))[1]
+
 def front(cell, path):
     "Title, sentence, and where else the page can be opened"
-    import yaml
     head = yaml.safe_load(source(cell).strip().strip('-'))
     notebook = f'{blob}/nbs/{name_of(path)}.ipynb'
-    colab = re.search(r'[(](https://colab[^)]*ipynb)', opening.badge(name_of(path)))[1]
-    links = [f'[Open in Colab]({colab})',
-             f'[Notebook on GitHub]({notebook})']
+    links = [f'[Open in Colab]({colab(path)})', f'[Notebook on GitHub]({notebook})']
     return markdown(f"# {head['title']}\n\n{{.lead}}\n{head.get('description', '')}\n\n"
                     f"{{.elsewhere}}\n{' · '.join(links)}")
 
 def is_show_doc(cell): return cell['cell_type'] == 'code' and 'show_doc(' in source(cell)
 
-def label(cell):
-    "What marks a definition: its name, to which others link, and where its source is"
+def label(cell, refs, here):
+    "What marks a definition: its name, to which others link; its entry in the reference; its source"
     text = ''.join(cell['outputs'][0]['data']['text/markdown'])
     name = re.search(r'^###+ (.*)$', text, re.M)[1].strip()
-    link = re.search(r'\[source\]\(([^)]*)\)', text)
-    shown = html.escape(name)
-    if link: shown = f'<a href="{link[1]}" title="source">{shown}</a>'
+    link, entry = re.search(r'\[source\]\(([^)]*)\)', text), refs.known.get(name)
+    shown = f'<b>{html.escape(name)}</b>'
+    if entry: shown += f' · <a href="{seen_from(page_of(entry.module), here)}#{entry.anchor}">reference</a>'
+    if link: shown += f' · <a href="{link[1]}">source</a>'
     return f'<span id="{html.escape(name.lower())}">{shown}</span>'
 
-def directives(text):
-    "The leading `#| key: value` lines of a code cell, and the rest"
-    found, lines = {}, text.splitlines(True)
-    while lines and (m := re.match(r'#\s*\|\s*([\w-]+):?\s*(.*)$', lines[0])):
-        found[m[1]] = m[2].strip()
-        lines.pop(0)
-    return found, ''.join(lines)
+def only_imports(text):
+    "Does a cell import, and nothing else?"
+    try: body = ast.parse(text).body
+    except SyntaxError: return False
+    return bool(body) and all(isinstance(b, (ast.Import, ast.ImportFrom)) for b in body)
+
+def of_exercise(outputs):
+    "Without what an exercise prints where nobody can answer it: that it waits, that its solution is right"
+    waits = re.compile(r'not yet: (the cell above|nothing comes back)|This solution passes')
+    return [o for o in outputs if not waits.match(''.join(o.get('text', '')))]
+
+def marks(cell, said, text):
+    "Tags that tell MyST-NB what of a cell is hidden, or folded"
+    if said.get('echo') is False: return ['remove-input']
+    folded = cell['metadata'].get('jupyter', {}).get('source_hidden') or only_imports(text)
+    return ['hide-input'] if folded else []
 
 def code(cell):
     "A code cell as MyST-NB wants it; None if nothing of it is shown"
     said, text = directives(source(cell))
-    if said.get('include') == 'false' or not text.strip(): return None
-    hidden = 'remove-input' if said.get('echo') == 'false' else 'hide-input'
-    folded = cell['metadata'].get('jupyter', {}).get('source_hidden')
-    marks = [hidden] if folded or hidden == 'remove-input' else []
-    metadata = dict(tags=[*tags(cell), *marks])
-    metadata['mystnb'] = shown = {}
-    if 'fig-alt' in said: shown['image'] = dict(alt=said['fig-alt'])
-    if 'code-summary' in said: shown['code_prompt_show'] = said['code-summary'].strip('"')
+    if said.get('include') is False or not text.strip(): return None
+    shown = dict(image=dict(alt=said['fig-alt'])) if 'fig-alt' in said else {}
+    summary = said.get('code-summary', 'Imports' if only_imports(text) else None)
+    if summary: shown |= dict(code_prompt_show=summary, code_prompt_hide=summary)
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
+    if 'exercise' in tags(cell): outputs = of_exercise(outputs)
+    metadata = dict(tags=[*tags(cell), *marks(cell, said, text)], mystnb=shown)
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
 def unbroken(text):
@@ -128,52 +185,55 @@ def linked_outputs(cell, names, here):
         data['text/markdown'] = with_links(unbroken(''.join(data['text/markdown'])), names, here)
     return cell
 
-def page(path, nb, names):
+def told_where_to_answer(cells, path):
+    "The cells of a page; above the first that waits for an answer stands where to give it"
+    where = markdown(f'{{.answer-it}}\nA page runs no code. To answer, open it [in Colab]({colab(path)}) '
+                     'or in JupyterLab (`make lab`).')
+    waiting = [i for i,c in enumerate(cells) if c['cell_type'] == 'code' and 'exercise' in tags(c)]
+    return [*cells[:waiting[0]], where, *cells[waiting[0]:]] if waiting else cells
+
+def page(path, nb, names, refs):
     "A processed notebook as a page"
     cells, labels, here = [], [], names[name_of(path)]
     for c in reversed(nb['cells']): # a definition's labels stand behind it
         if 'setup' in tags(c) or 'WARNING: THIS FILE' in source(c): continue
         if c['cell_type'] == 'raw': cells.append(front(c, path))
         elif c['cell_type'] == 'markdown': cells.append(markdown(with_links(source(c), names, here)))
-        elif is_show_doc(c): labels.append(label(c))
+        elif is_show_doc(c): labels.append(label(c, refs, here))
         elif shown := code(c):
             cells.append(linked_outputs(shown, names, here))
             if labels: cells.append(markdown(f"<div class=\"defines\">{' '.join(reversed(labels))}</div>"))
             labels = []
-    return cells[::-1]
+    return told_where_to_answer(cells[::-1], path)
 
 # --- pages that are no notebook
 
-def toctrees(names):
-    "The order of the pages, from the sidebar that nbdev uses"
-    import yaml
-    contents = yaml.safe_load((root/'nbs/sidebar.yml').read_text(encoding='utf-8'))
-    sections = [s for s in contents['website']['sidebar']['contents'] if isinstance(s, dict)]
-    trees = [(s['section'], [names[n.removesuffix('.ipynb')] for n in s['contents']]) for s in sections]
-    trees.append(('Reference', ['names', *(t for t,f in texts.items() if (root/f).exists())]))
-    form = '```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```'
-    return markdown('\n\n'.join(form.format(title, '\n'.join(docs)) for title,docs in trees))
+def sections(names):
+    "Title of each section of the sidebar that nbdev uses -> its pages"
+    contents = yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))
+    found = [s for s in contents['website']['sidebar']['contents'] if isinstance(s, dict)]
+    listed = {s['section']: [o.removesuffix('.ipynb') for o in s['contents']] for s in found}
+    return {title: [names[n] for n in notebooks if n in names] for title,notebooks in listed.items()}
 
-def names_page():
-    "Every public name in one table, with its line of documentation"
-    from imagenette_train._modidx import d
-    rows = []
-    for module in sorted(d['syms']):
-        for name in getattr(importlib.import_module(module), '__all__', []):
-            where = d['syms'][module].get(f'{module}.{name}')
-            if not where: continue
-            says = getattr(getattr(sys.modules[module], name), '__doc__', None) or ''
-            says = says.split('\n')[0].replace('|', r'\|').replace('<', '&lt;')
-            rows.append(f"| [`{name}`]({where[0]}) | {says} | {module.partition('.')[2]} |")
-    rows.sort(key=str.lower)
-    return '\n'.join(['# Names\n', '{.lead}', 'Every public name, and where it is explained.\n',
-                      '| name | what it is | module |', '| --- | --- | --- |', *rows])
+def toctrees(names):
+    "The order of the pages"
+    more = [t for t,f in texts.items() if (root/f).exists()]
+    form = '```{{toctree}}\n:hidden:\n:caption: {}\n\n{}\n```'
+    trees = {**sections(names), 'Reference': ['reference/index', *more]}
+    return markdown('\n\n'.join(form.format(title, '\n'.join(docs)) for title,docs in trees.items()))
+
+not_found = """# Nothing here
+
+{.lead}
+This page has moved, or it never was.
+
+Begin with [the course](index.html), or look the word up in [the reference](reference/index.html)."""
 
 # --- all of it
 
 def mathjax():
     "Formulas without a third party: MathJax from npm into the site, if npm is here"
-    to = root/'_proc'/'mathjax'
+    to = work/'mathjax'
     if (to/'mathjax.js').exists() or not shutil.which('npm'): return
     to.mkdir(parents=True, exist_ok=True)
     got = subprocess.run(['npm', 'pack', '--silent', 'mathjax@3.2.2'], cwd=to, capture_output=True, text=True)
@@ -195,42 +255,77 @@ def to_what_is_there(texts):
         return re.sub(r'\]\(([\w./]+)\.html#([\w.]+)\)', mended, text)
     return {name: mend(name, text) for name,text in texts.items()}
 
-def write_pages(processed):
+def descriptions(processed, names):
+    "Page -> the sentence that stands for it where it is shared"
+    found = {}
+    for path,nb,_ in processed:
+        raw = next(source(c) for c in nb['cells'] if c['cell_type'] == 'raw')
+        found[names[name_of(path)]] = yaml.safe_load(raw.strip().strip('-')).get('description', '')
+    return found
+
+def write_pages(processed, names):
     "What Sphinx reads"
-    names = page_names()
     shutil.rmtree(pages, ignore_errors=True)
     pages.mkdir(parents=True)
+    refs = reference.Reference()
     language = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
     made = {}
     for path,nb,_ in processed:
-        cells = page(path, nb, names)
+        cells = page(path, nb, names, refs)
         if name_of(path) == 'index': cells.append(toctrees(names))
         whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
         made[names[name_of(path)]] = json.dumps(whole)
-    for name,text in to_what_is_there(made).items():
-        (pages/name).parent.mkdir(parents=True, exist_ok=True)
-        (pages/f'{name}.ipynb').write_text(text, encoding='utf-8')
-    (pages/'names.md').write_text(names_page(), encoding='utf-8')
+    made = {f'{name}.ipynb': text for name,text in to_what_is_there(made).items()}
+    order = [p for found in sections(names).values() for p in found]
+    made |= {f'{name}.md': text for name,text in refs.pages(order).items()}
     for name,file in texts.items():
-        if not (root/file).exists(): continue
-        text = with_links(unbroken((root/file).read_text(encoding='utf-8')), names)
-        (pages/f'{name}.md').write_text(text, encoding='utf-8')
+        if (root/file).exists():
+            made[f'{name}.md'] = with_links(unbroken((root/file).read_text(encoding='utf-8')), names)
+    made['404.md'] = f'---\norphan: true\n---\n\n{not_found}'
+    for name,text in made.items():
+        (pages/name).parent.mkdir(parents=True, exist_ok=True)
+        (pages/name).write_text(text, encoding='utf-8')
+    (work/'descriptions.json').write_text(json.dumps(descriptions(processed, names)), encoding='utf-8')
+
+def finish(made):
+    "What GitHub's server and search engines ask for"
+    (made/'.nojekyll').touch()
+    found = sorted(p.relative_to(made).as_posix() for p in made.rglob('*.html') if '_static' not in p.parts)
+    places = [f'<url><loc>{address}{n}</loc></url>' for n in found if n not in ('404.html', 'search.html')]
+    kind = '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', kind, *places, '</urlset>', '']
+    (made/'sitemap.xml').write_text('\n'.join(lines), encoding='utf-8')
+    (made/'robots.txt').write_text(f'User-agent: *\nSitemap: {address}sitemap.xml\n', encoding='utf-8')
+    lost = made/'404.html' # served at any depth, so its links start from the top of the site
+    text = lost.read_text(encoding='utf-8').replace('<head>', f'<head><base href="/{cfg["repo"]}/">', 1)
+    lost.write_text(text, encoding='utf-8')
+
+def lay_out(strict):
+    "Sphinx makes the site of the pages; gives its exit code"
+    made = work/'html' # MyST-NB puts notebooks of its own beside it
+    for old in (made, out): shutil.rmtree(old, ignore_errors=True)
+    options = ['-W', '--keep-going'] if strict else []
+    build = [sys.executable, '-m', 'sphinx', '-q', *options, '-c', root/'tools/site',
+             '-d', work/'doctrees', pages, made]
+    done = subprocess.run(build, cwd=root)
+    finish(made)
+    made.rename(out)
+    print(f'{out.relative_to(root)}/index.html: made by Sphinx (`nbdev_docs` puts its own site there)')
+    return done.returncode
+
+def faults(processed):
+    "What nbdev could not process, and what Quarto could not read"
+    return [e for _,_,e in processed if e] + quarto_faults(processed)
 
 def main():
-    processed = process_all()
-    errors = [e for _,_,e in processed if e]
-    print(*errors, f'{len(processed)-len(errors)} notebooks processed', sep='\n')
-    if errors or '--check' in sys.argv: sys.exit(bool(errors))
-    write_pages(processed)
+    asked = [a for a in sys.argv[1:] if not a.startswith('--')]
+    names = {n: p for n,p in page_names().items() if n in (asked or page_names())}
+    processed = process_all([p for p in notebooks() if name_of(p) in names])
+    errors = faults(processed)
+    print(*errors, f'{len(processed)} notebooks processed, {len(errors)} things wrong', sep='\n')
+    if '--check' in sys.argv or any(nb is None for _,nb,_ in processed): sys.exit(bool(errors))
+    write_pages(processed, names)
     mathjax()
-    made = root/'_proc'/'html' # MyST-NB puts notebooks of its own beside it
-    for old in (made, out): shutil.rmtree(old, ignore_errors=True)
-    build = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', root/'tools/site',
-             '-d', root/'_proc/doctrees', pages, made]
-    done = subprocess.run(build, cwd=root)
-    (made/'.nojekyll').touch()
-    made.rename(out)
-    print(f'{out.relative_to(root)}/index.html')
-    sys.exit(done.returncode)
+    sys.exit(max(lay_out(strict=not asked), bool(errors)))
 
 if __name__ == '__main__': main()

@@ -5,9 +5,11 @@
     python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU without bfloat16
 
 The slowest cells are listed at the end; `--slowest 30` lists so many."""
-import argparse, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tempfile, time, types
+import argparse, builtins, contextlib, dis, importlib, io, json, os, re, shutil, subprocess, sys, tarfile
+import tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 import browser_test, opening, style
 
 root = Path(__file__).resolve().parent.parent
@@ -77,8 +79,9 @@ def exported():
     return unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')
 
 def readme_filled():
-    "The figures of README and BENCHMARKS are those of results/"
-    return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
+    "The figures of README and BENCHMARKS are those of results/; README is short, and its links work on PyPI"
+    wrong = told_by('fill_readme', '--check')
+    return wrong + unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'results', 'BENCHMARKS.md')
 
 def example_runs():
     "README's example for images of one's own runs, at a small size, on a folder of generated pictures"
@@ -107,6 +110,24 @@ def results_drawn():
     folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
     return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
             for f in folders for name in stale_files(f)]
+
+def gpu_in_time():
+    "tools/gpu.py keeps to its minutes: what fails or hangs is a line, and what comes after it is done"
+    def rehearsed(minutes, *more):
+        with tempfile.TemporaryDirectory() as tmp:
+            cmd = [bin/'python', 'tools/gpu.py', '--rehearse', '--out', tmp, '--minutes', str(minutes),
+                   '--parts', 'env', 'runs', 'fastai', *more]
+            subprocess.run(cmd, cwd=root, capture_output=True)
+            with tarfile.open(f'{tmp}/gpu-results.tar.gz') as tar:
+                rows = map(json.loads, tar.extractfile('rows.jsonl'))
+                return {part: value for part,what,value in rows if what == 'the whole part'}
+    t, wanted = time.monotonic(), dict(env=r'FAILED \(stopped.*', runs=r'FAILED \(1\).*', fastai=r'\d+ s')
+    found = rehearsed(1, '--spoil', 'env=hang', 'runs=fail')
+    as_wanted = lambda part: re.fullmatch(wanted[part], str(found.get(part)))
+    wrong = [f'{part}: {found.get(part)}' for part in wanted if not as_wanted(part)]
+    if (took := time.monotonic()-t) > 75: wrong.append(f'one minute took {took:.0f} s')
+    late = rehearsed(0)
+    return wrong + [f'without time, {part}: {v}' for part,v in late.items() if 'time is up' not in v]
 
 def packed():
     "Wheel and sdist install in an empty folder, and a notebook runs there"
@@ -139,6 +160,18 @@ def pictures_there():
             promised = 'fig-alt' in ''.join(c['source'][:2])
             if promised and not any('image/png' in o.get('data', {}) for o in c['outputs']):
                 wrong.append(f"{p.stem}: {c['source'][0].strip()[:60]}")
+    return wrong
+
+def safe_without_gpu():
+    "Where there is no GPU, the cells for one only say what they would do"
+    import torch
+    wrong = []
+    for path,source in style.gpu_cells():
+        said, names = io.StringIO(), dict(torch=torch) # no other name: the cell may use nothing else here
+        with mock.patch('torch.cuda.is_available', lambda: False), contextlib.redirect_stdout(said):
+            try: exec(source, names)
+            except Exception as e: said = io.StringIO(f'{type(e).__name__}: {e}')
+        if not said.getvalue().startswith('No GPU here.'): wrong.append(f'{path.stem}: {said.getvalue()}')
     return wrong
 
 def told_by(tool, *args):
@@ -198,8 +231,8 @@ def run_notebooks(todo, a, count):
 def run_checks(count):
     style.table()
     why_not = browser_test.why_not()
-    checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
-              readme_filled, example_runs, results_drawn, packed]
+    checks = [pictures_there, names_known, *style.checks, safe_without_gpu, documented, soaked, pretended,
+              exported, readme_filled, example_runs, results_drawn, packed, gpu_in_time]
     if why_not:
         print(f'skipped  {browsed.__doc__}: {why_not}')
         count.skipped += 1

@@ -5,7 +5,7 @@ The spine is the six numbered notebooks. Words are those of prose; lines are lin
 blank nor a directive (`#| ...`). Exercises, with their checks and solutions, are not counted: their cells
 are tagged `exercise`. Nor are the badge and the cell that fetch a notebook in Colab, tagged `setup`: they are
 the same in every notebook, written by tools/opening.py, and nobody reads them."""
-import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize
+import ast, importlib, io, json, re, statistics, subprocess, sys, tokenize, yaml
 from collections import Counter
 from pathlib import Path
 import opening
@@ -14,7 +14,7 @@ from radon.complexity import cc_visit
 root = Path(__file__).resolve().parent.parent
 bin = Path(sys.executable).parent
 spine = ['00_optimizer', '01_momentum', '02_rmsprop', '03_adam', '04_callbacks', '05_baseline']
-most = dict(words=7000, lines=1200, width=110, exported_median=8, exported_p95=30, complexity=12, entries=18,
+most = dict(words=11000, lines=1200, width=110, exported_median=8, exported_p95=30, complexity=12, entries=18,
             names_in_all=300, column=48, piece=20)
 
 # Who may import whom: for the modules of each folder, the folders and the modules of the spine that they may
@@ -136,8 +136,8 @@ def circles():
     return wrong
 
 # plumbing, the table of old names, and a harness for tests of one's own callbacks
-not_in_all = ['core.fused', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot', 'core.tasks',
-              'core.tracing', 'training.callback_checks']
+not_in_all = ['core.fused', 'core.guards', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot',
+              'core.tasks', 'core.tracing', 'training.callback_checks']
 
 def folder_of(module):
     "The folder of a module, or its own name if it stands at the top"
@@ -256,16 +256,32 @@ def disagree():
     library = {n for n in modules() if folder_of(n) not in ('course', 'experiments')} - apart
     return wrong + [f'all lacks or invents {n}' for n in sorted(library ^ starred)]
 
+def gpu_cells():
+    "The cells flagged `#| cuda`, as pairs of notebook and source"
+    for p in notebooks():
+        for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            if c['cell_type'] == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', source, re.M): yield p, source
+
+def gpu_guarded():
+    "Run All is safe without a GPU: a cell for one is an `if torch.cuda.is_available()` with an `else`"
+    wrong = []
+    for p,source in gpu_cells():
+        first, *others = ast.parse(source).body
+        guarded = isinstance(first, ast.If) and ast.unparse(first.test) == 'torch.cuda.is_available()'
+        if others or not guarded or not first.orelse: wrong.append(f'{opening.name_of(p)}: {source[:70]!r}')
+    return wrong
+
 def exercise_cells(path):
-    "The exercises of a notebook: name, grade, and their cells after the question"
+    "The exercises of a notebook: name, grade, question, and their cells after it"
     found = []
     for c in json.loads(path.read_text(encoding='utf-8'))['cells']:
         if 'exercise' not in c['metadata'].get('tags', ()): continue
         source = ''.join(c['source'])
         question = re.match(r'<a id="exercise-([\w-]+)"></a>\n\n### Exercise \((\w+)\): ', source)
-        if question: found.append((question[1], question[2], []))
-        elif found: found[-1][2].append((source, c['metadata']))
-        else: found.append(('without a question', '', []))
+        if question: found.append((question[1], question[2], source, []))
+        elif found: found[-1][3].append((c, source))
+        else: found.append(('without a question', '', '', []))
     return found
 
 def bound(source):
@@ -277,34 +293,74 @@ def bound(source):
         names |= {n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)}
     return names
 
-def exercise_faults(name, grade, cells):
-    "What an exercise lacks"
+def used(source): return {n.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)}
+
+def keys():
+    "Name of each exercise that has a key -> the source of the key"
+    found = {}
+    for p in notebooks():
+        for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            m = re.search(r"@answer_key\ndef _(\w+)\(.*?define_exercise\('([\w-]+)'", source, re.S)
+            if m: found[m[2] if m[1] == m[2].replace('-', '_') else f'{m[1]} calls itself {m[2]}'] = source
+    return found
+
+def exercise_faults(name, grade, question, cells, known):
+    "What an exercise lacks; `known`: the keys"
     from imagenette_train.course.exercises import exercise_grades
-    if len(cells) < 4: return ['lacks a stub, a key, a check or a solution']
-    (stub,_), (key,key_meta), (check,_), (solution,solution_meta) = cells[-4:]
-    folded = [m.get('jupyter', {}).get('source_hidden') is True for m in (key_meta, solution_meta)]
-    asked = rf"check_answer\('{name}', .+\)"
+    if len(cells) < 3: return ['lacks a stub, a check or a solution']
+    (stub, stub_text), (check, check_text), (solution, text) = cells[-3:]
+    asked = re.fullmatch(rf"check_answer\('{name}', (.+)\)", check_text.strip())
+    blocks = re.findall(r'```python\n(.*?)```', text, re.S)
+    wrap = re.fullmatch(r'<details><summary>Solution</summary>\n\n.*\n\n</details>', text, re.S)
+    answers = used(asked[1]) if asked else set()
     rules = {f"its grade is one of {', '.join(exercise_grades)}": grade in exercise_grades,
-             "its key calls define_exercise(NAME, ...)": f"define_exercise('{name}'" in key,
-             "its check is one line": re.fullmatch(asked, check.strip()) is not None,
-             "its solution ends with check_solution(NAME, ...)": f"check_solution('{name}'" in solution,
-             "its key and its solution are folded": all(folded),
-             "its key is hidden on the site": key.startswith('#| hide'),
-             "its solution is folded on the site": solution.startswith('#| code-fold: true'),
-             "its solution has the tag": 'solution' in solution_meta['tags'],
-             "its key binds names with _ only": all(n.startswith('_') for n in bound(key)),
-             "its solution leaves the names of the stub alone": not bound(solution) & bound(stub)}
+             "it has a key, @answer_key, in course/keys_...": name in known,
+             "its check is one line": asked is not None,
+             "the output of its check is not stored": not check.get('outputs'),
+             "its stub is code": stub['cell_type'] == 'code' and 'solution' not in stub['metadata']['tags'],
+             "its solution is one block of Python in Markdown that folds": wrap and len(blocks) == 1,
+             "its solution has the tag": 'solution' in solution['metadata']['tags'],
+             "its stub and its solution make the answer":
+                 len(blocks) == 1 and answers <= bound(blocks[0]) and answers <= bound(stub_text)}
     return [f'not so: {rule}' for rule,kept in rules.items() if not kept]
+
+def untested_solutions(paths):
+    "For notebooks with exercises, but without the cell that tests their solutions, this cell"
+    for p in paths:
+        call = f"check_solutions('{opening.name_of(p)}', globals())"
+        if exercise_cells(p) and not any(s.strip().endswith(call) for s in cells(p, 'code')): yield call
 
 def exercises_whole():
     "Each exercise has a question with a grade, a stub, a key, a check and a folded solution"
-    found = [(p, *e) for p in notebooks() for e in exercise_cells(p)]
-    wrong = [f'{p.stem}: {name}: {w}' for p,name,*rest in found for w in exercise_faults(name, *rest)]
-    return wrong + [f'{n}: in two places' for n,k in Counter(e[1] for e in found).items() if k > 1]
+    known, asking = keys(), [p for p in notebooks() if 'keys_' not in p.stem]
+    found = [e for p in asking for e in exercise_cells(p)]
+    wrong = [f'{name}: {w}' for name,*rest in found for w in exercise_faults(name, *rest, known)]
+    wrong += [f'{call} is not called at its end' for call in untested_solutions(asking)]
+    names = Counter(e[0] for e in found)
+    wrong += [f'{name}: a key without an exercise' for name in sorted(known.keys() - names)]
+    return wrong + [f'{n}: in two places' for n,k in names.items() if k > 1]
 
 def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"
     return [w for p in notebooks() for w in opening.wrong(p)]
+
+def directive_faults(text):
+    "What is wrong with the leading `#| ...` lines of a code cell"
+    try: told, rest = opening.directives(text)
+    except yaml.YAMLError as e: return [f'no YAML: put quotes around the value ({e.problem})']
+    quartos = [k for k,v in told.items() if v is not None and k != 'eval']
+    wrong = [f'exported, so a {k!r} would stand in the package' for k in quartos if is_exported(text)]
+    later = re.search(r'^#\s*\|.*', rest, re.M)
+    return wrong + ([f'not at the top of its cell: {later[0]}'] if later else [])
+
+def directives_read():
+    "Quarto can read each `#| key: value`, and none stands in the package"
+    found = [(p, c) for p in notebooks() for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
+    wrong = [f'{opening.name_of(p)}: {w}: {opening.source(c)[:60]!r}' for p,c in found
+             if c['cell_type'] == 'code' for w in directive_faults(opening.source(c))]
+    in_package = [n for n,p in modules().items() if re.search(r'^#\|', p.read_text(encoding='utf-8'), re.M)]
+    return wrong + [f'{n}: a directive in the generated module' for n in in_package]
 
 def ruff():
     "Ruff: errors and unused names"
@@ -313,7 +369,8 @@ def ruff():
     return [l.replace(f'{root}/', '') for l in p.stdout.splitlines()]
 
 checks = [all_seen, crowded, too_long, too_large, too_wide, far_right, broken_strings, too_complex, circles,
-          arrows_up, idle_stars, twice, too_many_names, disagree, opened, exercises_whole, ruff]
+          arrows_up, idle_stars, twice, too_many_names, disagree, opened, directives_read, exercises_whole,
+          gpu_guarded, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"

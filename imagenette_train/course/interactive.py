@@ -112,7 +112,7 @@ class PathPlot:
         return dict(lines=n(self.lines), goals=self.goals, knobs=self.start,
                     paths=[[name, n(o)] for name,o in self.paths.items()])
     def draw(self, ax, m): # matplotlib axes; the `InteractiveFigure` it belongs to
-        ax.plot(*self.lines.at([]).T, color='0.6', lw=0.6)
+        ax.plot(*self.lines.at(m.place).T, color='0.6', lw=0.6)
         ax.plot(*zip(*self.goals), 'k+', ms=9)
         for name,o in self.paths.items():
             path = o.at(m.place)
@@ -312,7 +312,8 @@ class InteractiveFigure(_Settings, _Display):
         self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._data_index))
                           for p in panels]
         self.cells = {name: [self._data_index(o) for o in row.values()] for name,row in rows.items()}
-        self.steps = max(o.own[0] for o in self.data if o.own and o.grid) - 1
+        lines = [id(p.lines) for p in panels if isinstance(p, PathPlot)] # these have no steps
+        self.steps = max(o.own[0] for o in self.data if o.own and o.grid and id(o) not in lines) - 1
         self._assign_looks()
 
     def _data_index(self, grid): # a `QuantizedGrid`
