@@ -61,14 +61,15 @@ def random_perspective(n, # number of images
 
 # %% ../../nbs/vision/augment.ipynb #f78b403d
 def warp_perspective(xb, # (n, c, h, w), real numbers
-                     m): # (n, 3, 3), output to input coordinates
+                     m, # (n, 3, 3), output to input coordinates
+                     mode='bilinear'): # or 'nearest', for class numbers
     "Each image of `xb` seen through its matrix; what lies outside is reflected"
     n,_,h,w = xb.shape
     x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device, dtype=xb.dtype) for k in (w, h))
     row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
     m = m.to(xb.device, xb.dtype, non_blocking=True)
     grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
-    return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
+    return F.grid_sample(xb, grid, mode=mode, padding_mode='reflection', align_corners=False)
 
 # %% ../../nbs/vision/augment.ipynb #9bf9099b
 def random_lighting(n, # number of images
@@ -146,11 +147,21 @@ class Augment:
         if flip is not None: x = torch.where(flip[:,None,None,None], x.flip(-1), x)
         return x if lighting is None else adjust_lighting(x, *lighting)
 
-    def __call__(self, xb, train):
+    def apply_to_masks(self, y, m, flip):
+        "Class numbers `y` (n, 1, h, w), uint8, moved as `apply` moves the images: (n, size, size)"
+        if self.per_image_crop: raise ValueError("per_image_crop has no masks: crop the batch alike")
+        y = F.interpolate(y.float(), (self.size, self.size), mode='nearest-exact')
+        if m is not None: y = warp_perspective(y, m, mode='nearest')
+        if flip is not None: y = torch.where(flip[:,None,None,None], y.flip(-1), y)
+        return y[:,0].long()
+
+    def __call__(self, xb, train, masks=None): # uint8 (n, h, w, 3); and class numbers, uint8 (n, h, w)
         # the bytes stay where they are: this is the channels-last layout
         xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
         n, device = len(xb), xb.device
+        if masks is not None: xb = torch.cat([xb, masks[:,None]], 1) # a fourth colour, cropped alike
         xb = self.crop(xb, train)
+        xb, masks = xb[:,:3], None if masks is None else xb[:,3:]
         if train: changes = self.sample(n, device)
         step = n if device.type != 'cpu' else max(1, self.chunk_bytes // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
@@ -158,7 +169,7 @@ class Augment:
         for s in (slice(i, i+step) for i in range(0, n, step)):
             x = self.apply(xb[s], *(_slice(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)
-        return out
+        return out if masks is None else (out, self.apply_to_masks(masks, *changes[:2]))
 
 # %% ../../nbs/vision/augment.ipynb #39812fd3
 def _slice(o, s):
