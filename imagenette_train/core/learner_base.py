@@ -512,7 +512,10 @@ class _FitEnd(_LossAgain):
         "Take back what a fit has set in the optimizer: the closure, and `wd` if it was given another"
         if self.opt is not None:
             self.opt.closure = None
-            if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
+            # a group that came meanwhile keeps what it has; one that had none has none again
+            for h,wd in zip(self.opt.hypers, self._own_wd or ()):
+                if wd is None: h.pop('wd', None)
+                else: h['wd'] = wd
         self._own_wd = None
 
     def _clean_up(self):

@@ -362,22 +362,29 @@ def _check_statistic(k, v, p, kept_as, mine):
                      "set the attribute whole_tensors = True of the callback)")
 
 # %% ../../nbs/core/param_groups.ipynb #5473e81d
-def _check_entries(opt, sd):
-    "An error unless hypers and statistics in state dict `sd` are as many as in `opt`, and of their kind"
-    params, flags = [p for p,*_ in opt.all_params()], dict.fromkeys(('do_wd', 'force_train'), (True, False))
-    n = len(opt.hypers)
-    for what,kinds in [('hypers', [dict]*n), ('notes', [dict]*n), ('state', [dict]*len(params)),
-                       ('dtypes', [str]*len(params))]:
+def _check_lengths(opt, sd):
+    "An error unless state dict `sd` has as many entries as `opt` has groups and parameters"
+    n, n_params = len(opt.hypers), sum(map(len, opt.param_lists))
+    for what,kinds in [('hypers', [dict]*n), ('notes', [dict]*n), ('state', [dict]*n_params),
+                       ('dtypes', [str]*n_params)]:
         if what in sd and [type(o) for o in sd[what]] != kinds:
             raise ValueError(f"the state dict needs {len(kinds)} entries under {what!r}: "
                              "was the file altered?")
+
+def _check_group_entries(opt, sd):
+    "An error unless `opt` may have the hypers and the notes in state dict `sd`"
     unknown = {k for h in sd['hypers'] for k in _in_our_names(h, opt.hyper_names())} - opt.hyper_names()
     if unknown:
         raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
                          "of the state dict: another optimizer?")
-    for o in (*sd['hypers'], *sd.get('notes', ())): opt._sort_options(o)
-    kept_as = _kept_as(opt.cbs) | flags
-    for p,state in zip(params, sd['state']):
+    for o in (*sd['hypers'], *sd.get('notes', ())):
+        try: opt._sort_options(o)
+        except (TypeError, ValueError) as e: raise ValueError(f"the state dict's hypers: {e}") from None
+
+def _check_statistics(opt, sd):
+    "An error unless the callbacks of `opt` may have kept what is in state dict `sd`"
+    kept_as = _kept_as(opt.cbs) | dict.fromkeys(('do_wd', 'force_train'), (True, False))
+    for (p,*_),state in zip(opt.all_params(), sd['state']):
         for k,v in state.items(): _check_statistic(k, v, p, kept_as.get(k, (..., False)), opt.state[p].get(k))
 
 # %% ../../nbs/core/param_groups.ipynb #26ed3f90
@@ -393,7 +400,7 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if theirs != mine['cbs']:
         raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is "
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
-    _check_entries(opt, sd)
+    for check in (_check_lengths, _check_group_entries, _check_statistics): check(opt, sd)
 
 # %% ../../nbs/core/param_groups.ipynb #c23b2da5
 class _StateDict:
@@ -513,7 +520,9 @@ class _Pickled:
         # made again when needed; a scheduler wraps `step`; and a fit gives the closure
         left_out = '_engine', '_names_read', 'step', 'closure'
         return {k: v for k,v in self.__dict__.items() if k not in left_out}
-    def __setstate__(self, d): self.__dict__.update(d)
+    def __setstate__(self, d):
+        self.__dict__.update(d)
+        self.__dict__.setdefault('_notes', [{} for _ in self.param_lists]) # pickled by an older version
 
 # %% ../../nbs/core/param_groups.ipynb #d8608caa
 class BaseOptimizer(_Hypers, _Dtypes, _WatchedStep, _Freezing, _StateDict, _TorchInterface, _Pickled,
