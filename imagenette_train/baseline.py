@@ -18,7 +18,7 @@ from .training.mixed_precision import *
 from .vision.models import *
 
 # %% ../nbs/05_baseline.ipynb #a98278c9
-def get_learner(dls, # what `get_data` gave
+def get_learner(dls, # what `get_data` returned
                 arch=resnet34, # network, untrained
                 **kwargs): # passed to `cnn_learner`: opt_func, lr, cbs, ...
     "The chapter's learner: `arch` from scratch, accuracy, mixed precision"
@@ -60,6 +60,14 @@ run_configs = dict(
                          book=(0.402548, 0.504459, 0.544968)))
 chapter_runs = list(run_configs)
 
+# %% ../nbs/05_baseline.ipynb #e556adce
+_damped = partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9)
+_call = 'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9'
+run_configs['momentum_damped'] = RunConfig('Momentum, dampened', _call, 'fit_one_cycle(3, 0.03)', _damped,
+                                           one_cycle=True, lr=0.03)
+run_configs['rmsprop_damped'] = RunConfig('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp,
+                                          one_cycle=True, lr=0.003)
+
 # %% ../nbs/05_baseline.ipynb #403a1c02
 _archs = dict(resnet18=resnet18, resnet34=resnet34, resnet50=resnet50)
 
@@ -68,11 +76,3 @@ def profile_learner(profile, # a `Profile`
                     **kwargs): # passed to `get_learner`
     "The chapter's learner at the size of `profile`"
     return get_learner(dls, _archs[profile.arch], **kwargs)
-
-# %% ../nbs/05_baseline.ipynb #e556adce
-_damped = partial(Optimizer, cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9)
-_call = 'cbs=[partial(average_grad, dampening=True), momentum_step], mom=0.9'
-run_configs['momentum_damped'] = RunConfig('Momentum, dampened', _call, 'fit_one_cycle(3, 0.03)', _damped,
-                                           one_cycle=True, lr=0.03)
-run_configs['rmsprop_damped'] = RunConfig('RMSProp, dampened', 'RMSProp', 'fit_one_cycle(3, 0.003)', RMSProp,
-                                          one_cycle=True, lr=0.003)

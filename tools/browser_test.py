@@ -194,6 +194,37 @@ def snaps(browser, page):
     at.check(said(figures.nth(1)) == other, 'a click in one picture moves another')
     return [f'{page.stem}: {o}' for o in at.wrong]
 
+def steps_through(browser, page):
+    "The stepper of a batch shows what was recorded, by buttons and by keys, and cancels where it is told to"
+    from imagenette_train.course.batch_stepper import batch_stepper
+    at, traces = Page(browser), batch_stepper().traces
+    at.go_file(page)
+    figure = at.page.locator('figure.stepper')
+    press = lambda name: figure.get_by_role('button', name=name, exact=True).click()
+    def compare(name, step):
+        "Is this line of trace `name` lit, with its numbers?"
+        o, lit = traces[name][step], figure.locator('tr.now td')
+        shown = [lit.nth(i).text_content().strip() for i in range(lit.count())]
+        at.check(shown == [o['text'].partition(' #')[0], o['note'], *o['values']], f'{name}, {step}: {shown}')
+    compare('as usual', 0)
+    for step in (1, 2, 3):
+        press('one line on')
+        compare('as usual', step)
+    at.page.keyboard.press('End')
+    compare('as usual', -1)
+    press('to the first line')
+    to_loss = [o['event'] for o in traces['as usual']].index('after_loss')
+    for _ in range(to_loss): at.page.keyboard.press('ArrowRight')
+    for button,name in (('a callback raises CancelBatchException at this event', 'cancel in after_loss'),
+                        ('the loss becomes NaN', 'NaN')):
+        press(button)
+        at.page.keyboard.press('End')
+        compare(name, -1)
+        press('nothing happens')
+        at.page.keyboard.press('Home')
+        for _ in range(to_loss): at.page.keyboard.press('ArrowRight')
+    return [f'{page.stem}: {o}' for o in at.wrong]
+
 def stays_still(browser, page):
     "Without scripts there is the picture and the sentence"
     at = Page(browser, java_script_enabled=False)
@@ -308,6 +339,8 @@ def tests(browser, folder, lab=False):
         html = moved['light'] if path == momentum else as_html(path, 'light', folder)
         yield f'every picture of {path.stem}', starts(browser, html, 'light')
         if name_of(path) == 'course/optimizer_race': yield 'clicks', snaps(browser, html)
+    stepper = as_html(root/'nbs'/'course'/'batch_stepper.ipynb', 'light', folder, whole=True)
+    yield 'a batch, line by line', steps_through(browser, stepper)
     yield 'no scripts', stays_still(browser, moved['light'])
     yield 'a theme that changes', turns_dark(browser, moved['light'])
     if lab: yield 'JupyterLab', in_lab(browser, momentum, folder)

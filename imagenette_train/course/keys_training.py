@@ -266,6 +266,16 @@ def _same_training(Optimizer, SGD, sgd_cb):
                                   "differs between the two runs?",
                             lambda v: v > 0)])
 
+# %% ../../nbs/course/keys_training.ipynb #b6929617
+@answer_key
+def _how_many_images():
+    define_exercise('how-many-images', float, 10000, tol=1e-3,
+                    wrong=[(2500, "that is for a whole point, 0.01"),
+                           (50, "that is 0.25/0.005; under the root stands n, so the 0.005 has to be squared"),
+                           (20000, "0.25 is p(1-p) for p = 0.5, not 0.5 itself"),
+                           (5, "half a point is 0.005, not 0.5"),
+                           (1, "half a point is 0.005, not 0.5")])
+
 # %% ../../nbs/course/keys_training.ipynb #e9b7b96d
 @answer_key
 def _fair_lead(final):
