@@ -153,7 +153,7 @@ def turned_race_figure(*names): # of `race_optimizers`
     for name in names:
         lrs, paths = zip(*(_run_turned(race_optimizers[name], angle) for angle in knobs['angle']))
         panel.paths[name] = QuantizedGrid(clip_to_view(torch.stack(paths), lim, lim), 2, levels=2047)
-        distances[name] = QuantizedGrid(distance_to_goal(torch.stack(paths)), 2, log=True, lim=(0, 1e3))
+        distances[name] = QuantizedGrid(torch.stack(paths).norm(dim=-1), 2, log=True, lim=(0, 1e3))
         rows[name] = {'lr': QuantizedGrid(lrs, 2, log=True), 'distance': distances[name]}
     panels = [panel, LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-5, 20))]
     alt = 'Paths over the lines of equal loss of a valley, and their distances from its minimum'
