@@ -106,7 +106,8 @@ def clip_to_view(paths, # shape (..., 2)
     return torch.where(((paths > lo) & (paths < hi)).all(dim=-1, keepdim=True), paths, torch.nan)
 
 # %% ../../nbs/course/optimizer_race.ipynb #44f7ac49
-def race_figure(landscape='valley'): # or 'dent', 'saddle'
+def race_figure(landscape='valley', # or 'dent', 'saddle'
+                begin=None): # the step that a page shows at first; None: the last
     "A race of four optimizers; you pick the start and the rate"
     t, rows, paths, distances = landscapes[landscape], {}, {}, {}
     for name,(lr,path,far) in run_race(**t).items():
@@ -119,4 +120,4 @@ def race_figure(landscape='valley'): # or 'dent', 'saddle'
               LinePlot(distances, 'distance from the goal', log='y', ylim=(1e-5, 20))]
     alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the goal'
     at = dict(zip(knobs, (*t['start'], 'best')))
-    return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at)
+    return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at, begin=begin)
