@@ -8,6 +8,7 @@ __all__ = ['debias', 'step_stat', 'adam_step', 'Adam']
 # %% ../nbs/03_adam.ipynb #26c586c9
 from functools import partial
 import torch
+from .core.hypers import _accept_torch_names
 from .optimizer import *
 from .momentum import *
 from .rmsprop import *
@@ -41,6 +42,7 @@ def adam_step(p, # parameter, any shape
 adam_step.defaults = dict(eps=1e-5)
 
 # %% ../nbs/03_adam.ipynb #ebc17325
+@_accept_torch_names
 def Adam(params, # tensors, or lists of tensors (parameter groups)
          lr, # learning rate
          mom=0.9, # beta1, momentum of the gradient's average

@@ -8,8 +8,8 @@ __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_me
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
 import inspect, sys, threading, warnings
 from contextlib import contextmanager
-from functools import partial
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
@@ -95,14 +95,14 @@ class _Scopes:
             except Exception: pass # the interrupt was the news, not what came of it
         if self._scopes: return
         self.fitting, self._silent, self._running = False, [], ()
-        self._restore_wd()
+        self._restore_opt()
 
     def _check_one_thread(self, mine):
         "An error if another thread uses this Learner; scope `mine` has just been entered"
         for s in self._scopes[:self._scopes.index(mine)]:
             if s.thread is mine.thread or not s.is_open(): continue
             self._scopes.remove(mine)
-            raise RuntimeError(f"this Learner is in use in thread {s.thread.name!r}, and it serves one thread "
+            raise RuntimeError(f"this Learner is in use in thread {s.thread.name!r}, and serves one thread "
                                "at a time: wait for that one (thread.join()), or make a Learner for each")
 
 # %% ../../nbs/core/learner_base.ipynb #09f5a968
@@ -252,12 +252,39 @@ class _Events:
         if self.fitting or e.part in ('batch', 'validate'): raise e
         if 'validate' in parts: raise CancelValidException from e
 
+# %% ../../nbs/core/learner_base.ipynb #7a16fb24
+def _makes_torch_opt(f):
+    "Is `f`, or the function in a `partial`, a class of torch.optim's optimizers, and none of ours?"
+    while isinstance(f, partial): f = f.func
+    return isinstance(f, type) and issubclass(f, torch.optim.Optimizer) and not hasattr(f, 'set_hypers')
+
+def _given_opt(opt, params):
+    "The optimizer `opt`, which was made already"
+    return opt
+
+# %% ../../nbs/core/learner_base.ipynb #2e350087
+class _MakesOptimizer:
+    "Makes the optimizer of a Learner"
+    wrap_opt = None # makes an optimizer of PyTorch's one of ours; optim/torch_optim sets it
+    def _new_opt(self):
+        "A new optimizer for the model's parameters, as `splitter` groups them; one of PyTorch's is wrapped"
+        groups = self.splitter(self.model)
+        if _makes_torch_opt(self.opt_func): return self._wrapped(groups, self.opt_func, lr=self.lr)
+        opt = self.opt_func(groups, lr=self.lr)
+        if hasattr(opt, 'set_hypers') or not isinstance(opt, torch.optim.Optimizer): return opt
+        return self._wrapped([g['params'] for g in opt.param_groups], partial(_given_opt, opt))
+
+    def _wrapped(self, groups, make, **hypers):
+        if self.wrap_opt is not None: return self.wrap_opt(groups, make, **hypers)
+        raise TypeError("opt_func makes an optimizer of PyTorch's: import imagenette_train.optim.torch_optim "
+                        "(or imagenette_train.all), and the Learner wraps it")
+
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
-class _Optimizer:
+class _Optimizer(_MakesOptimizer):
     "The optimizer of a Learner: made, checked, frozen"
     def create_opt(self):
         "A new optimizer for the model's parameters, as `splitter` groups them"
-        self.opt = self.opt_func(self.splitter(self.model), lr=self.lr)
+        self.opt = self._new_opt()
         for p,norm in norm_and_bias_params(self.model):
             if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
             if norm and self.train_bn: self.opt.state[p]['force_train'] = True
@@ -266,6 +293,7 @@ class _Optimizer:
     def _split_ids(self):
         "Which parameters the splitter hands to an optimizer, by id"
         groups = self.splitter(self.model)
+        groups = [g['params'] if isinstance(g, dict) else g for g in groups]
         return {id(p) for g in groups for p in ([g] if isinstance(g, torch.Tensor) else g)}
 
     def check_opt(self):
@@ -372,8 +400,26 @@ def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
                 f"GradientAccumulation({n}), which steps as often as before; or to_fp16(), or "
                 "smaller images)")
 
+# %% ../../nbs/core/learner_base.ipynb #edb51437
+class _LossAgain:
+    "What an optimizer that steps with a closure asks of a Learner"
+    def _loss_again(self):
+        "The loss of the batch once more, differentiated anew: what LBFGS asks for, several times in a step"
+        self.opt.zero_grad(set_to_none=True)
+        pred, loss = self.pred, self.loss
+        try:
+            self.pred = self.model(*self.xb, **self.xkw)
+            self('after_pred')
+            self.loss = self.loss_func(self.pred, *self.yb)
+            self('after_loss')
+            self('before_backward')
+            self.loss.backward()
+            self('after_backward')
+            return self.loss
+        finally: self.pred, self.loss = pred, loss
+
 # %% ../../nbs/core/learner_base.ipynb #b728b3fa
-class _FitEnd:
+class _FitEnd(_LossAgain):
     "What happens around a fit, and at its end in any case"
     @contextmanager
     def _fit_context(self):
@@ -391,13 +437,16 @@ class _FitEnd:
     @contextmanager
     def _mark_fitting(self):
         "Inside, a fit is running; then the optimizer has its own `wd` again, if the fit was given another"
-        with _Scope(self, self._restore_wd, self._clean_up):
+        with _Scope(self, self._restore_opt, self._clean_up):
             self._to_clean_up = [*self._handlers.get('cleanup_fit', ())]
-            self.fitting = True
+            self.fitting, self.opt.closure = True, self._loss_again
             yield
 
-    def _restore_wd(self):
-        if self._own_wd is not None and self.opt is not None: self.opt.set_hypers(wd=self._own_wd)
+    def _restore_opt(self):
+        "Take back what a fit has set in the optimizer: the closure, and `wd` if it was given another"
+        if self.opt is not None:
+            self.opt.closure = None
+            if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
         self._own_wd = None
 
     def _clean_up(self):
@@ -445,8 +494,10 @@ class _State:
         self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
         # the event that is being heard: its functions, an iterator of those to come, and the event around it
         self._running = ()
-        # fits and questions that have begun; who has yet to hear `cleanup_fit`; layers in evaluation by hand
-        self._scopes, self._to_clean_up, self._by_hand = [], [], []
+        # fits and questions that have begun; who has yet to hear `cleanup_fit`
+        self._scopes, self._to_clean_up = [], []
+        # layers that stay in evaluation: somebody put them there; or they are frozen
+        self._by_hand, self._frozen_norms = [], []
 
     data = property(lambda self: self.dls, doc="The chapter's name for `dls`")
     x = property(lambda self: _unpack_single(self.xb), doc="The input; only `xb`, a tuple, can be assigned")
@@ -476,11 +527,10 @@ def check_metrics(metrics): # a metric, several of them, or None
     return ms
 
 # %% ../../nbs/core/learner_base.ipynb #92602c59
-def _freeze_statistics(model):
-    "Evaluation for the norm layers whose parameters are frozen: their statistics, too, stay as they are"
-    for m in model.modules():
-        ps = list(m.parameters(recurse=False)) if isinstance(m, nn.modules.batchnorm._NormBase) else []
-        if ps and not any(p.requires_grad for p in ps): m.training = False
+def _frozen_norms(model):
+    "The norm layers that keep statistics and whose parameters are frozen"
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
 
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
 class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
@@ -518,17 +568,20 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         "The modules that belong to a training: the model and, if it is one, the loss"
         return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
 
+    def _in_evaluation(self, root):
+        "The layers of `root` that somebody put into evaluation; if all is in it, what was seen last counts"
+        seen, ours = ({id(m) for m in ms} for ms in (self._by_hand, self._frozen_norms))
+        def by_hand(m): return id(m) in seen or root.training and id(m) not in ours
+        return [m for m in root.modules() if not m.training and by_hand(m)]
+
     def train_mode(self,
                    on=True): # False: evaluation
         "Model and loss into training or evaluation; layers that were put into evaluation by hand stay there"
-        roots, stay = self._modules(), {id(m) for m in self._by_hand}
-        # a layer in evaluation whose model is in training; while the model is not, what was seen last counts
-        self._by_hand = [m for root in roots for m in root.modules()
-                         if not m.training and (root.training or id(m) in stay)]
-        for root in roots: root.train(on)
+        self._by_hand = [m for root in self._modules() for m in self._in_evaluation(root)]
+        for root in self._modules(): root.train(on)
         if not on: return
-        for m in self._by_hand: m.training = False
-        if not self.train_bn: _freeze_statistics(self.model)
+        self._frozen_norms = [] if self.train_bn else _frozen_norms(self.model)
+        for m in (*self._by_hand, *self._frozen_norms): m.training = False
 
     def _split(self, b):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"

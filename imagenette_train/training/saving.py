@@ -70,7 +70,7 @@ def _read(file, device):
 
 @patch
 def _load_opt(self:Learner, sd, file):
-    opt = self.opt or self.opt_func(self.splitter(self.model), lr=self.lr)
+    opt = self.opt or self._new_opt()
     try: opt.load_state_dict(sd)
     except ValueError as e:
         raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
