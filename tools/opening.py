@@ -31,6 +31,21 @@ def badge(name):
     page = f"https://colab.research.google.com/github/{github}/blob/{cfg['branch']}/nbs/{name}.ipynb"
     return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})'
 
+def reading_minutes(cells):
+    "Minutes that a notebook takes to read: 200 words or 12 lines of code a minute, two figures a minute"
+    skipped = {'exercise', 'setup'}
+    read = [c for c in cells if not skipped & set(tags(c)) and not source(c).startswith('#| hide')]
+    n_words = sum(len(source(c).split()) for c in read if c['cell_type'] == 'markdown')
+    code = [source(c) for c in read if c['cell_type'] == 'code']
+    n_lines = sum(bool(l.strip()) and not l.startswith('#|') for text in code for l in text.splitlines())
+    return n_words/200 + n_lines/12 + sum('fig-alt' in text for text in code)/2
+
+def head(name, cells):
+    "The badge; below it, in the numbered notebooks, how long one reads, in tens of minutes"
+    if not re.match(r'\d', name): return badge(name)
+    minutes = max(10, 10*round(reading_minutes(cells)/10))
+    return f'{badge(name)}\n\nReading time: about {minutes} minutes, without the exercises.'
+
 def fetch(name):
     "The cell that fetches the project in Colab"
     folder = Path(name).parent.as_posix()
@@ -75,7 +90,7 @@ def open_notebook(nb, name):
     first = next(i for i,c in enumerate(cells) if c['cell_type'] == 'code')
     folded = dict(jupyter=dict(source_hidden=True), tags=['setup'])
     cells.insert(first, new_cell('code', fetch(name), f'{name} fetch', **folded))
-    cells.insert(1, new_cell('markdown', badge(name), f'{name} badge', tags=['setup']))
+    cells.insert(1, new_cell('markdown', head(name, cells), f'{name} badge', tags=['setup']))
     nb['cells'] = cells
     return nb
 

@@ -35,6 +35,18 @@ may_import = dict(
     baseline    = ['core', *_course, 'callbacks', 'training', 'vision'],
     all         = ['core', *_course, 'callbacks', 'baseline', 'optim', 'training', 'vision'])
 
+# The field's terms, and the notebook that introduces each: in bold, once. Whoever searches for one finds it.
+terms = {
+    '00_optimizer': ['learning rate', 'stochastic gradient descent', 'mini-batch', 'forward pass',
+                     'backward pass', 'logits', 'cross entropy', 'condition number', 'oscillates',
+                     'converges', 'diverges', 'schedule', 'optimizer callbacks', 'parameter groups',
+                     'overfit', 'Weight decay', 'L2 regularization'],
+    '01_momentum': ['momentum', 'exponentially weighted moving average', 'dampening', 'underdamped',
+                    'phase diagram', 'local minimum', 'Nesterov'],
+    '02_rmsprop': ['root mean square', 'AdaGrad', 'preconditioning'],
+    '03_adam': ['bias correction', 'effective', 'decoupled weight decay', 'AdamW'],
+}
+
 # --- reading
 
 def cells(path, kind):
@@ -340,6 +352,15 @@ def exercises_whole():
     names = Counter(e[0] for e in found)
     wrong += [f'{name}: a key without an exercise' for name in sorted(known.keys() - names)]
     return wrong + [f'{n}: in two places' for n,k in names.items() if k > 1]
+
+def terms_introduced():
+    "Each term of the field stands in bold, once, in the notebook that introduces it, and not before"
+    texts = {n: '\n'.join(cells(root/f'nbs/{n}.ipynb', 'markdown')) for n in spine}
+    wrong = [f'{n}: **{term}** stands there {k} times' for n,known in terms.items() for term in known
+             if (k := texts[n].count(f'**{term}**')) != 1]
+    early = [(n, term, before) for n,known in terms.items() for term in known
+             for before in spine[:spine.index(n)] if f'**{term}**' in texts[before]]
+    return wrong + [f'{before}: **{term}** is introduced in {n}' for n,term,before in early]
 
 def opened():
     "Every notebook opens alike, and imports in cells of their own, which its page needs"

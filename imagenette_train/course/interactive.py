@@ -11,6 +11,7 @@ from html import escape
 from importlib.resources import files
 import numpy as np
 import torch
+from .toy_problems import *
 
 # %% ../../nbs/course/interactive.ipynb #e0b76a5e
 def encode_varints(ints): # array of whole numbers, any shape, each below a million in size
@@ -273,8 +274,9 @@ class _Display:
         rows = [dict(name=name, cells=cells) for name,cells in self.cells.items()]
         looks = {name: (colour, self.marks[name][1]) for name,colour in self.colours.items()}
         columns = list(next(iter(self.rows.values())))
-        return dict(alt=self.alt, step=self.step, steps=self.steps, knobs=knobs, at=self.place, looks=looks,
-                    rows=rows, columns=columns, panels=self.described, data=[o.spec() for o in self.data])
+        time = dict(step=self.step, steps=self.steps, begin=self.begin)
+        return dict(time, alt=self.alt, knobs=knobs, at=self.place, looks=looks, rows=rows, columns=columns,
+                    panels=self.described, data=[o.spec() for o in self.data])
 
     def _repr_html_(self):
         "Still image and sentence, and the script that puts the player in their place"
@@ -292,7 +294,6 @@ class _Display:
     def __repr__(self): return f'{self.title}. {self.caption()}'
 
 # %% ../../nbs/course/interactive.ipynb #3d914905
-_inks = ('#2f7fd1', '#d0393b', '#2e9d57', '#9a5fd0', '#b8700f', '#7d7d7d') # seen on white and on black
 _marks = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚')) # matplotlib's, the page's
 
 # %% ../../nbs/course/interactive.ipynb #56e3856c
@@ -305,16 +306,22 @@ class InteractiveFigure(_Settings, _Display):
                  panels, # list of `PathPlot`, `LinePlot`, `HeatmapPlot`
                  rows, # dict: name of a row -> dict: name of a column -> `QuantizedGrid` to state
                  at=None, # dict: name of a knob -> its value at first; None: the first ones
-                 step='step'): # name of what is played
+                 step='step', # name of what is played
+                 begin=None): # the step that a page shows at first, before one presses play; None: the last
         self.title, self.alt, self.panels, self.rows, self.step = title, alt, panels, rows, step
         self.knobs, self.place = {k: list(values) for k,values in knobs.items()}, [0]*len(knobs)
         self.place, self.data = self.index_of(**(at or {})), []
         self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._data_index))
                           for p in panels]
         self.cells = {name: [self._data_index(o) for o in row.values()] for name,row in rows.items()}
-        lines = [id(p.lines) for p in panels if isinstance(p, PathPlot)] # these have no steps
-        self.steps = max(o.own[0] for o in self.data if o.own and o.grid and id(o) not in lines) - 1
+        self.steps = self._last_step()
+        self.begin = self.steps if begin is None else begin
         self._assign_looks()
+
+    def _last_step(self):
+        "The number of the last step; the lines of equal loss have none"
+        lines = [id(p.lines) for p in self.panels if isinstance(p, PathPlot)]
+        return max(o.own[0] for o in self.data if o.own and o.grid and id(o) not in lines) - 1
 
     def _data_index(self, grid): # a `QuantizedGrid`
         "Its index among the data, where it is put at first sight"
@@ -325,5 +332,5 @@ class InteractiveFigure(_Settings, _Display):
         "A colour and a mark for each name"
         parts = [getattr(p, k, {}) for p in self.panels for k in ('paths', 'curves', 'dots')]
         names = list(dict.fromkeys(name for part in (self.rows, *parts) for name in part))
-        self.colours = {name: _inks[i % len(_inks)] for i,name in enumerate(names)}
+        self.colours = {name: style['color'] for name,style in line_styles(names).items()}
         self.marks = {name: _marks[i % len(_marks)] for i,name in enumerate(names)}

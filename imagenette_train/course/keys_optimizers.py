@@ -12,18 +12,6 @@ import torch
 from .exercises import *
 from .toy_problems import *
 
-# %% ../../nbs/course/keys_optimizers.ipynb #f46263e9
-@answer_key
-def _sgd_equation():
-    define_exercise('sgd-equation', lambda f: {f'new_weight{a}': f(*a) for a in ((3., 6., 0.1),
-                                                                                 (-1., -2., 0.5))},
-                    {'new_weight(3.0, 6.0, 0.1)': 2.4, 'new_weight(-1.0, -2.0, 0.5)': 0.},
-                    wrong=[(lambda w, g, lr: w + lr*g,
-                            "that is a step uphill: which way does the gradient point?"),
-                           (lambda w, g, lr: w - g,
-                            "the gradient is a slope, not a step: what scales it down?"),
-                           (lambda w, g, lr: -lr*g, "that is the step alone: from where is it taken?")])
-
 # %% ../../nbs/course/keys_optimizers.ipynb #135c94a5
 @answer_key
 def _second_step():
@@ -33,33 +21,13 @@ def _second_step():
                            (2.16, "half a step: the gradient of w**2 is not w"),
                            (0.48, "that is the length of the step: where does it end?")])
 
-# %% ../../nbs/course/keys_optimizers.ipynb #725213c5
-@answer_key
-def _forgotten():
-    def trail(n=3, lr=0.1, when='after', by='none'):
-        w, seen = torch.tensor(3., requires_grad=True), []
-        for _ in range(n):
-            (w**2).backward()
-            if when == 'before': w.grad.zero_()
-            w.data -= lr*w.grad
-            if when == 'after': w.grad = None
-            seen.append(w.item())
-        return seen
-    define_exercise('forgotten', lambda f: {'trail(3)': f(3), 'trail(2, lr=0.5)': f(2, lr=0.5)},
-                    {'trail(3)': [2.4, 1.92, 1.536], 'trail(2, lr=0.5)': [0., 0.]},
-                    wrong=[(lambda n=3, lr=0.1: trail(n, lr, when='never'),
-                            "the second step is as if it felt the first one's slope as well: who "
-                            "clears away the old gradient?"),
-                           (lambda n=3, lr=0.1: trail(n, lr, when='before'),
-                            "now nothing moves: the gradient is gone before the step has used it")])
-
 # %% ../../nbs/course/keys_optimizers.ipynb #e77bf071
 @answer_key
 def _steepest():
     define_exercise('steepest', float, 2/50,
                     wrong=[(0.1, "that is the limit of the valley with 20; this one is steeper"),
-                           (1/50, "at this rate one step across lands on the floor. Bouncing from "
-                                  "wall to wall is still allowed"),
+                           (1/50, "at this rate one step reaches the minimum in the steep direction. "
+                                  "Oscillating is still allowed"),
                            (2/51, "that is the fastest rate; a little more is still stable"),
                            (2., "that is what the flat direction would stand; the steep one decides")])
 
@@ -82,52 +50,6 @@ def _plus_equals():
                             "other callbacks' hypers come along too: which argument swallows them?",
                             lambda v: 'unexpected keyword' in v)])
 
-# %% ../../nbs/course/keys_optimizers.ipynb #cd7a871f
-@answer_key
-def _tiny_optimizer():
-    def tried(make):
-        def count(p, n=0, **kwargs): return {'n': n+1}
-        def shrink(p, lr, n, **kwargs): p.data.sub_(lr*n*p.grad.data)
-        p, still = torch.tensor([1.]), torch.tensor([5.])
-        opt = make([p, still], [count, shrink], lr=0.1)
-        seen = []
-        for _ in range(2):
-            p.grad = torch.tensor([1.])
-            opt.step()
-            seen.append(p.item())
-        opt.zero_grad()
-        return {'the weight after one step and after two': seen, 'a weight without a gradient': still.item(),
-                'is the gradient None after zero_grad?': p.grad is None}
-
-    class Tiny:
-        keeps, skips, clears = True, True, True
-        def __init__(self, params, cbs, **hypers):
-            self.params, self.cbs, self.hypers = list(params), cbs, hypers
-            self.state = {p: {} for p in self.params}
-        def step(self):
-            for p in self.params:
-                if self.skips and p.grad is None: continue
-                state = self.state[p] if self.keeps else {}
-                for cb in self.cbs: state.update(cb(p, **state, **self.hypers) or {})
-        def zero_grad(self):
-            if self.clears:
-                for p in self.params: p.grad = None
-    class Forgets(Tiny): keeps = False
-    class Stumbles(Tiny): skips = False
-    class Holds(Tiny): clears = False
-    class Idle(Tiny):
-        def step(self): pass
-    define_exercise('tiny-optimizer', tried,
-                    {'the weight after one step and after two': [0.9, 0.7], 'a weight without a gradient': 5.,
-                     'is the gradient None after zero_grad?': True},
-                    wrong=[(Idle, "no weight has moved: `step` has to call the callbacks",
-                            lambda v: v['the weight after one step and after two'] == [1., 1.]),
-                           (Forgets, "the counter never gets beyond 1: what a callback returns has to "
-                                     "be kept until the next step"),
-                           (Stumbles, "it stumbles over a parameter whose gradient is None: skip it",
-                            lambda v: "'NoneType' object has no attribute 'data'" in v),
-                           (Holds, "the steps are right; `zero_grad` leaves the gradients where they are")])
-
 # %% ../../nbs/course/keys_optimizers.ipynb #24a6f515
 @answer_key
 def _tame(Optimizer, sgd_cb):
@@ -137,8 +59,8 @@ def _tame(Optimizer, sgd_cb):
     def tiny_steps(p, **kwargs): p.grad.mul_(1e-3)
     define_exercise('tame', tamed, lambda far: far < 0.1,
                     wrong=[(nothing,
-                            "it still blows up: the steps across have to be shorter", lambda v: not v < 4.2),
-                           (tiny_steps, "it is tame, but so slow that it does not arrive: the flat "
+                            "it still diverges: the steps across have to be shorter", lambda v: not v < 4.2),
+                           (tiny_steps, "it is tame, but so slow that it does not get there: the flat "
                                         "direction needs longer steps",
                             lambda v: v > 1),
                            (signs, "nearly: it cannot settle while its steps stay long. What if "
@@ -209,17 +131,6 @@ def _turning_back():
                            (6, "after six steps it is 0.63, still above 0: one more"),
                            (8, "one too late: 8, 6.2, 4.58, 3.12, 1.81, ...")])
 
-# %% ../../nbs/course/keys_optimizers.ipynb #e900cb2a
-@answer_key
-def _convert_rate():
-    define_exercise('convert-rate', float, 0.02,
-                    wrong=[(8.,
-                            "the wrong way round: undampened steps are longer, "
-                            "so the rate has to be smaller"),
-                           (0.04, "that is the factor of mom 0.9"),
-                           (0.4, "then your steps would be 20 times too long"),
-                           (0.38, "the share of the new gradient is 1 - mom, not mom")])
-
 # %% ../../nbs/course/keys_optimizers.ipynb #b7f17d58
 @answer_key
 def _own_race(race):
@@ -231,11 +142,12 @@ def _own_race(race):
                             "the best that plain SGD can do, and "
                             "not enough: it needs momentum", lambda v: v[1] == 0),
                            ((0.112, 0.45),
-                            "it blows up: a steeper valley stands a lower rate only", lambda v: not v[0] < 4),
+                            "it diverges: a steeper valley tolerates only a smaller rate", lambda v: not v[0] < 4),
                            ((2/101, 0.9),
-                            "it arrives, but not in time: 0.9 swings too long. Try less",
+                            "it converges, but not in time: with 0.9 it oscillates too long. Try less",
                             lambda v: v[1] >= 0.85),
-                           ((2/101, 0.5), "on the way; more momentum, or a higher rate", lambda v: True)])
+                           ((2/101, 0.5), "on the way. Does it still oscillate? Then less momentum. Does it still "
+                                          "creep? Then a higher rate", lambda v: True)])
 
 # %% ../../nbs/course/keys_optimizers.ipynb #8c179ac2
 @answer_key

@@ -108,7 +108,8 @@ def clip_to_view(paths, # shape (..., 2)
     return torch.where(((paths > lo) & (paths < hi)).all(dim=-1, keepdim=True), paths, torch.nan)
 
 # %% ../../nbs/course/optimizer_race.ipynb #44f7ac49
-def race_figure(landscape='valley'): # or 'dent', 'saddle'
+def race_figure(landscape='valley', # or 'dent', 'saddle'
+                begin=None): # the step that a page shows at first; None: the last
     "A race of four optimizers; you pick the start and the rate"
     t, rows, paths, distances = landscapes[landscape], {}, {}, {}
     for name,(lr,path,far) in run_race(**t).items():
@@ -121,7 +122,7 @@ def race_figure(landscape='valley'): # or 'dent', 'saddle'
               LinePlot(distances, 'distance from the goal', log='y', ylim=(1e-5, 20))]
     alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the goal'
     at = dict(zip(knobs, (*t['start'], 'best')))
-    return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at)
+    return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at, begin=begin)
 
 # %% ../../nbs/course/optimizer_race.ipynb #dd5a70e0
 def best_distance(opt_func, # makes an optimizer from lists of parameters
@@ -153,12 +154,13 @@ def turned_race_figure(*names): # of `race_optimizers`
     for name in names:
         lrs, paths = zip(*(_run_turned(race_optimizers[name], angle) for angle in knobs['angle']))
         panel.paths[name] = QuantizedGrid(clip_to_view(torch.stack(paths), lim, lim), 2, levels=2047)
-        distances[name] = QuantizedGrid(distance_to_goal(torch.stack(paths)), 2, log=True, lim=(0, 1e3))
+        distances[name] = QuantizedGrid(torch.stack(paths).norm(dim=-1), 2, log=True, lim=(0, 1e3))
         rows[name] = {'lr': QuantizedGrid(lrs, 2, log=True), 'distance': distances[name]}
     panels = [panel, LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-5, 20))]
     alt = 'Paths over the lines of equal loss of a valley, and their distances from its minimum'
     at = {'angle': 0, 'rate': 'best'}
-    return InteractiveFigure(f"Race over the turned valley: {', '.join(names)}", alt, knobs, panels, rows, at)
+    title = f"Race over the turned valley: {', '.join(names)}"
+    return InteractiveFigure(title, alt, knobs, panels, rows, at, begin=0)
 
 def _run_turned(opt_func, angle): # degrees
     "Its rates, at the shares of the best one, and its paths at these"

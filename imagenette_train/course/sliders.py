@@ -43,7 +43,7 @@ def momentum_figure():
               LinePlot({'momentum': far}, 'distance', log='y', ylim=(1e-6, 10))]
     alt = 'A path in a valley; a map of rate and momentum, dark where the distance is small; the distance'
     return InteractiveFigure('Momentum in the valley', alt, knobs, panels, {'momentum': {'distance': far}},
-                             dict(lr=0.112, mom=0.45))
+                             dict(lr=0.04, mom=0.9))
 
 # %% ../../nbs/course/sliders.ipynb #158303cd
 def _rmsprop(dampening): # 'no' or 'yes'

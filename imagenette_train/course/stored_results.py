@@ -10,6 +10,7 @@ import json, math, sys
 from importlib import import_module
 from pathlib import Path
 import imagenette_train
+from .toy_problems import *
 
 # %% ../../nbs/course/stored_results.ipynb #4462b7f4
 def _folders_above():
@@ -50,9 +51,6 @@ def mean_accuracy(run, profile='quick-cpu'): # as `load_run`
     return sum(accs)/len(accs)
 
 # %% ../../nbs/course/stored_results.ipynb #299d93a2
-_run_colours = dict(sgd='0.35', momentum='tab:blue', momentum_damped='tab:cyan', rmsprop='tab:green',
-                rmsprop_damped='tab:orange', adam='tab:red')
-
 def _count_seeds(runs, profile):
     "The number of seeds that is stored for `runs`, as a text"
     ns = sorted({len(final_accuracies(run, profile)) for run in runs})
@@ -67,15 +65,14 @@ def plot_run_losses(runs, # dict: name of a run -> its label, in the story's ord
     "Draw the training losses of stored runs, of the first seed; labels say the mean accuracy of all seeds"
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7.5, 3.6))[1]
-    losses = {run: load_run(run, profile)['losses'] for run in runs}
-    for run in sorted(runs, key=lambda run: -losses[run][-1]): # as they end, from top to bottom
-        style = dict(color=_run_colours.get(run), lw=2.4 if run == list(runs)[-1] else 1.3)
+    for run,style in line_styles(runs).items():
+        losses, thick = load_run(run, profile)['losses'], run == list(runs)[-1]
         label = f'{runs[run]}: {mean_accuracy(run, profile):.1%}'
-        ax.plot(range(skip, len(losses[run])), losses[run][skip:], label=label, **style)
+        ax.plot(range(skip, len(losses)), losses[skip:], label=label, lw=2.4 if thick else 1.3, **style)
     if guess is not None: ax.axhline(guess, color='0.6', ls=':', label='guessing')
     ax.set(xlabel='training batches', ylabel='training loss (smoothed)')
-    title = f'accuracy at the end,\n{_count_seeds(runs, profile)}'
-    ax.legend(title=title, fontsize=9, loc='center left', bbox_to_anchor=(1, 0.5))
+    ax.set_title(f'with the accuracy at the end, {_count_seeds(runs, profile)}', fontsize=10)
+    label_lines(ax)
     ax.figure.tight_layout()
     return ax
 

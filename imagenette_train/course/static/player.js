@@ -24,7 +24,7 @@ function player(root, spec) {
   }
   // all that ever changes: where each knob stands (`at`), and which step is shown
   const data = spec.data.map(a => ({...a, v: unpack(a)})), at = [...spec.at], steps = spec.steps
-  let step = steps, timer = 0
+  let step = spec.begin ?? steps, timer = 0
   // an array that does not depend on a knob is 1 long there
   const begin = (a, place = at) => a.grid.reduce((i, n, k) => i * n + Math.min(place[k], n - 1), 0) * a.size
   const value = (a, place = at) => a.v[begin(a, place) + Math.min(step, a.size - 1)]
