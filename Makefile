@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style browser-test soak benchmarks gpu notebooks lab readme docs docs-test clean
+.PHONY: help env reproduce test style browser-test soak benchmarks gpu notebooks lab readme race docs docs-test clean
 help:        ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -49,8 +49,11 @@ $(VENV)/.docs-ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
-docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks
-	$(BIN)/python tools/pages.py
+race: env    ## draw the race that README shows; results/race.gif
+	$(BIN)/python tools/race.py
+
+docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks (ARGS='index 03_adam' for some pages)
+	$(BIN)/python tools/pages.py $(ARGS)
 
 docs-test: docs ## click through the site in Chromium: pages, links, pictures, a phone's width, search
 	$(BIN)/python tools/test_site.py $(ARGS)

@@ -21,11 +21,13 @@ from .core.snapshot import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
 class Callback:
-    "Code that the training loop calls at the events that it has methods for"
+    "Base class for training callbacks: define a method named after an event, and the loop calls it"
     run_before, run_after = (), () # classes of callbacks that this one must run before, or after
     order = 0 # lower runs earlier where run_before and run_after leave the choice
     run_train = run_valid = True # hear the batch events of training, of validation?
-    run_outside_fit = True # hear `validate`, `get_preds`, `lr_find`? False if it writes, stops or counts
+    # also run during validate, get_preds and lr_find? False for callbacks that write files, stop training
+    # or keep counts
+    run_outside_fit = True
     unique = False # True: a Learner has only one of this class
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -121,10 +123,10 @@ class TrainEvalCallback(Callback):
     def begin_fit(self): self.learn.train_iter, self.learn.pct_train = 0, 0.
     def begin_train(self):
         self.learn.training = True
-        self.model.train()
+        self.learn.train_mode()
     def begin_validate(self):
         self.learn.training = False
-        self.model.eval()
+        self.learn.train_mode(False)
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
         if learn.training: learn.pct_train = learn.train_iter / (learn.n_epoch * learn.n_iter)
@@ -138,11 +140,10 @@ Learner.default_cbs, Learner.default_opt = [TrainEvalCallback], Adam
 def accuracy(pred, # (..., classes), any real numbers
              yb): # (...), class numbers
     "The fraction of `yb` that has the highest prediction"
-    check_targets(pred, yb)
-    return (pred.argmax(dim=-1) == yb).float().mean()
+    return (predicted_classes(pred, yb) == yb).float().mean()
 
 def error_rate(pred, yb): # as `accuracy`
-    "The fraction of `yb` that has not"
+    "The fraction of `yb` that is misclassified, `1 - accuracy`"
     return 1 - accuracy(pred, yb)
 
 # %% ../nbs/04_callbacks.ipynb #6ba32995
@@ -213,7 +214,7 @@ def recorder(self:Learner):
 def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
-    "Loss and metrics of the model as it is, in the order of the table; nothing is trained or recorded"
+    "Evaluate the model: return validation loss and metrics in table order, without training or recording"
     with self.preserve_state(cbs):
         self._do_validate(dl)
         return self.recorder.compute()

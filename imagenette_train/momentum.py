@@ -7,6 +7,7 @@ __all__ = ['average_grad', 'momentum_step', 'SGD']
 
 # %% ../nbs/01_momentum.ipynb #fb3317e6
 import torch
+from .core.hypers import _accept_torch_names
 from .optimizer import *
 
 # %% ../nbs/01_momentum.ipynb #62be55c2
@@ -29,6 +30,7 @@ def momentum_step(p, # parameter, any shape
     p.data.add_(grad_avg, alpha=-lr)
 
 # %% ../nbs/01_momentum.ipynb #81d5825c
+@_accept_torch_names
 def SGD(params, # tensors, or lists of tensors (parameter groups)
         lr, # learning rate
         mom=0., # momentum; 0 leaves `average_grad` out

@@ -8,6 +8,7 @@ __all__ = ['average_sqr_grad', 'rms_prop_step', 'RMSProp']
 # %% ../nbs/02_rmsprop.ipynb #2ac22695
 from functools import partial
 import torch
+from .core.hypers import _accept_torch_names
 from .optimizer import *
 from .momentum import *
 
@@ -35,6 +36,7 @@ def rms_prop_step(p, # parameter, any shape
 rms_prop_step.defaults = dict(eps=1e-8)
 
 # %% ../nbs/02_rmsprop.ipynb #0c088e31
+@_accept_torch_names
 def RMSProp(params, # tensors, or lists of tensors (parameter groups)
             lr, # learning rate
             mom=0., # momentum; 0 leaves `average_grad` out

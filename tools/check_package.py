@@ -4,15 +4,13 @@ project around it, and looks at what has come along.
     python tools/check_package.py                # and runs notebook course/stored_results there
     python tools/check_package.py NAME... | --all  # and runs these notebooks there, as they would in Colab
 
-A notebook runs from a copy in an empty folder, in a real kernel, with the wheel alone; cells flagged `cuda`
-are left out where there is no GPU."""
+A notebook runs from a copy in an empty folder, in a real kernel, with the wheel alone."""
 import importlib.metadata, os, re, shutil, subprocess, sys, tarfile, tempfile, time, zipfile
 from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from opening import cfg, name_of, notebooks, root
-from run_notebooks import set_aside
 
 lib = cfg['lib_name']
 
@@ -67,7 +65,6 @@ def run_alone(name, target, tmp):
     folder = tmp/'alone'/name
     folder.mkdir(parents=True)
     nb = nbformat.read(root/f'nbs/{name}.ipynb', 4)
-    set_aside(nb)
     os.environ.update(PYTHONPATH=str(target), IMAGENETTE_TRAIN_CACHE=str(folder/'cache'), MPLBACKEND='agg')
     try: NotebookClient(nb, timeout=1200, kernel_name='python3',
                         resources={'metadata': {'path': str(folder)}}).execute()

@@ -39,22 +39,11 @@ def clean(nb):
         if cell.source.startswith('check_answer('): cell.outputs = []
     nb.metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
 
-def set_aside(nb):
-    "Empty the cells that need CUDA where there is none; gives their sources"
-    import torch
-    if torch.cuda.is_available(): return {}
-    needs_cuda = lambda c: c.cell_type == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', c.source, re.M)
-    kept = {i: c.source for i,c in enumerate(nb.cells) if needs_cuda(c)}
-    for i in kept: nb.cells[i].source = ''
-    return kept
-
 def run(path):
     nb, t = nbformat.read(path, 4), time.perf_counter()
-    kept = set_aside(nb)
     folder = {'metadata': {'path': str(path.parent)}}
     # lines that are printed one after the other are one output, however they arrive
     NotebookClient(nb, timeout=1200, kernel_name='python3', resources=folder, coalesce_streams=True).execute()
-    for i,source in kept.items(): nb.cells[i].source = source
     clean(nb)
     nbformat.write(nb, path)
     subprocess.run([bin/'nbdev_clean', '--fname', path], check=True)

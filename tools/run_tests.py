@@ -5,10 +5,11 @@
     python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU without bfloat16
 
 The slowest cells are listed at the end; `--slowest 30` lists so many."""
-import argparse, builtins, dis, importlib, json, os, re, shutil, subprocess, sys, tarfile, tempfile, time
-import types
+import argparse, builtins, contextlib, dis, importlib, io, json, os, re, shutil, subprocess, sys, tarfile
+import tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 import browser_test, opening, style
 
 root = Path(__file__).resolve().parent.parent
@@ -78,8 +79,9 @@ def exported():
     return unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')
 
 def readme_filled():
-    "The figures of README and BENCHMARKS are those of results/"
-    return unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'BENCHMARKS.md')
+    "The figures of README and BENCHMARKS are those of results/; README is short, and its links work on PyPI"
+    wrong = told_by('fill_readme', '--check')
+    return wrong + unchanged([['python', 'tools/fill_readme.py']], 'README.md', 'results', 'BENCHMARKS.md')
 
 def example_runs():
     "README's example for images of one's own runs, at a small size, on a folder of generated pictures"
@@ -160,6 +162,18 @@ def pictures_there():
                 wrong.append(f"{p.stem}: {c['source'][0].strip()[:60]}")
     return wrong
 
+def safe_without_gpu():
+    "Where there is no GPU, the cells for one only say what they would do"
+    import torch
+    wrong = []
+    for path,source in style.gpu_cells():
+        said, names = io.StringIO(), dict(torch=torch) # no other name: the cell may use nothing else here
+        with mock.patch('torch.cuda.is_available', lambda: False), contextlib.redirect_stdout(said):
+            try: exec(source, names)
+            except Exception as e: said = io.StringIO(f'{type(e).__name__}: {e}')
+        if not said.getvalue().startswith('No GPU here.'): wrong.append(f'{path.stem}: {said.getvalue()}')
+    return wrong
+
 def told_by(tool, *args):
     "What a tool of ours says when it fails"
     p = subprocess.run([bin/'python', f'tools/{tool}.py', *args], cwd=root, capture_output=True, text=True)
@@ -217,8 +231,8 @@ def run_notebooks(todo, a, count):
 def run_checks(count):
     style.table()
     why_not = browser_test.why_not()
-    checks = [pictures_there, names_known, *style.checks, documented, soaked, pretended, exported,
-              readme_filled, example_runs, results_drawn, packed, gpu_in_time]
+    checks = [pictures_there, names_known, *style.checks, safe_without_gpu, documented, soaked, pretended,
+              exported, readme_filled, example_runs, results_drawn, packed, gpu_in_time]
     if why_not:
         print(f'skipped  {browsed.__doc__}: {why_not}')
         count.skipped += 1

@@ -5,10 +5,12 @@
 
 Kills: a training with a checkpoint every few batches is killed (SIGKILL) at random moments and resumed by a
 new process, until it is done; then its weights are compared with those of the training that nobody
-disturbed. NaN: a loss that becomes NaN in a random batch. Threads: two Learners at the same time.
+disturbed. Interrupts: Ctrl-C at random moments of everything that a Learner does. NaN: a loss that becomes
+NaN in a random batch. Threads: two Learners at the same time.
 Sequences: random calls of a Learner's methods (hypothesis). Rules: every callback, alone and in pairs, with
-every question that a Learner can be asked (a quarter of an hour)."""
-import argparse, contextlib, io, json, os, random, signal, sys, tempfile, threading, time, warnings
+every question that a Learner can be asked (a quarter of an hour). Fused: trainings with a fused optimizer and
+without (tools/fused_fuzz.py), ten minutes."""
+import argparse, contextlib, copy, io, json, os, random, signal, sys, tempfile, threading, time, warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
@@ -16,6 +18,7 @@ import torch.nn as nn
 from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from fused_fuzz import fuzz
 from imagenette_train.all import *
 from imagenette_train.core.io import *
 from imagenette_train.experiments.results import *
@@ -144,6 +147,82 @@ def nans(n, rng, tmp):
         learn.fit(1, 0.02) # and it can be used
         good += fine
     return dict(trainings=n, stopped_in_time_with_finite_weights=good)
+
+# --- interrupts
+
+class Interrupted:
+    "A Learner with callbacks that borrow something, and what can be interrupted in it"
+    def __init__(self, folder):
+        self.file, self.other, self.checkpoint = (folder/n for n in ('saved.pth', 'other.pth', 'run.ckpt'))
+        self.learn = self.fresh()
+        self.learn.save(self.file)
+        self.begin = copy.deepcopy(self.learn.model.state_dict())
+        self.learn.fit(1, 0.05)
+        self.learn.save(self.other)
+        self.wanted = self.next_fit(self.fresh())
+        self.kinds = dict(fit=lambda: self.learn.fit_one_cycle(1, 0.05, wd=0.1, cbs=GradientClip(1.)),
+                          get_preds=self.learn.get_preds, validate=self.learn.validate,
+                          lr_find=lambda: self.learn.lr_find(num_it=6, show_plot=False),
+                          save=lambda: self.learn.save(self.file), load=lambda: self.learn.load(self.other),
+                          checkpoint=lambda: self.learn.fit(1, cbs=Checkpoint(self.checkpoint, every=1)))
+
+    def fresh(self):
+        set_seed(0)
+        x, y = tiny_images(64)
+        batches = list(zip(x.split(16), y.split(16)))
+        net = tiny_net()
+        net.insert(5, nn.Dropout(0.2))
+        dls = DataLoaders(batches, batches[:2], c=4)
+        learn = Learner(dls, net, metrics=accuracy, cbs=[EMA(0.9), MixUp()])
+        learn.logger = None
+        return learn
+
+    def next_fit(self, learn):
+        "The weights after one more fit of `learn`, from the weights of the beginning"
+        learn.model.load_state_dict(getattr(self, 'begin', learn.model.state_dict()))
+        set_seed(1)
+        learn.fit(1, 0.02, reset_opt=True)
+        return [v.clone() for v in learn.model.state_dict().values()]
+
+    def interrupt(self, kind, rng):
+        "Interrupt `kind` somewhere; 'late' if it was done already, else what is wrong afterwards, or None"
+        f, before = self.kinds[kind], copy.deepcopy(self.learn.model.state_dict())
+        t = time.perf_counter()
+        f() # how long does it take today?
+        seconds = time.perf_counter() - t
+        self.learn.model.load_state_dict(before)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.05)*seconds))
+            f()
+            done = True
+        except KeyboardInterrupt: done = False
+        except BaseException as e: return f'{kind}: a {type(e).__name__} instead of a KeyboardInterrupt: {e}'
+        finally: signal.setitimer(signal.ITIMER_REAL, 0)
+        return 'late' if done else self.wrong(kind, before)
+
+    def wrong(self, kind, before):
+        "What an interrupt has left behind, in words; None if nothing"
+        for file in (self.file, self.other, self.checkpoint):
+            if file.exists(): safe_load(file) # whole, or an error
+        now, new = self.learn.model.state_dict(), safe_load(self.other)['model']
+        allowed = dict(fit=[now], checkpoint=[now], load=[before, new]).get(kind, [before])
+        whole = any(all(torch.equal(now[k], o[k]) for k in now) for o in allowed)
+        after = largest_difference(self.next_fit(self.learn), self.wanted)
+        if not whole or after: return f'{kind}: weights whole {whole}, the next fit differs by {after}'
+
+def interrupts(n, rng, tmp):
+    "Ctrl-C at random moments, `n` of each kind: how many did come out as such, and left nothing behind"
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    folder = tmp/'interrupts'
+    folder.mkdir()
+    subject, held = Interrupted(folder), {}
+    for kind in subject.kinds:
+        found = []
+        while len(found) < n:
+            if (w := subject.interrupt(kind, rng)) != 'late': found.append(w)
+        for w in {*found} - {None}: print(w)
+        held[kind] = found.count(None)
+    return dict(of_each_kind=n, held=held)
 
 # --- threads
 
@@ -288,13 +367,15 @@ def fine(res):
     "Was nothing lost?"
     killed = all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left']
                  and not k['largest_difference'] for k in res['kills'])
+    out = all(k == res['interrupts']['of_each_kind'] for k in res['interrupts']['held'].values())
     stopped = res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings']
     crossed = not res['rules']['differences']
-    return killed and stopped and crossed and not res['threads']['largest_difference']
+    return killed and out and stopped and crossed and not res['threads']['largest_difference']
 
 def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('--kills', type=int, default=50, help='per number of loader workers (0 and 2)')
+    a.add_argument('--interrupts', type=int, default=60, help='of each kind')
     a.add_argument('--seed', type=int, default=0)
     a.add_argument('--quick', action='store_true', help='less of everything, and no file is written')
     a.add_argument('--out', default=str(Path(__file__).parent.parent/'results'/'soak.json'))
@@ -306,10 +387,12 @@ def main():
     rng, tmp = random.Random(a.seed), Path(tempfile.mkdtemp())
     res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment_info('cpu'))
     parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
+                 interrupts=lambda: interrupts(3 if a.quick else a.interrupts, rng, tmp),
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
                  sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),
-                 rules=lambda: rules(40 if a.quick else None, tmp))
+                 rules=lambda: rules(40 if a.quick else None, tmp),
+                 fused=lambda: dict(trainings=fuzz(60 if a.quick else 10_000, a.seed)))
     for name,f in parts.items():
         t = time.time()
         res[name] = f()

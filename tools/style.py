@@ -146,8 +146,8 @@ def circles():
     return wrong
 
 # plumbing, the table of old names, and a harness for tests of one's own callbacks
-not_in_all = ['core.fused', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot', 'core.tracing',
-              'training.callback_checks']
+not_in_all = ['core.fused', 'core.guards', 'core.io', 'core.messages', 'core.renamed', 'core.snapshot',
+              'core.tasks', 'core.tracing', 'training.callback_checks']
 
 def folder_of(module):
     "The folder of a module, or its own name if it stands at the top"
@@ -266,6 +266,22 @@ def disagree():
     library = {n for n in modules() if folder_of(n) not in ('course', 'experiments')} - apart
     return wrong + [f'all lacks or invents {n}' for n in sorted(library ^ starred)]
 
+def gpu_cells():
+    "The cells flagged `#| cuda`, as pairs of notebook and source"
+    for p in notebooks():
+        for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            if c['cell_type'] == 'code' and re.search(r'^#\s*\|\s*cuda\s*$', source, re.M): yield p, source
+
+def gpu_guarded():
+    "Run All is safe without a GPU: a cell for one is an `if torch.cuda.is_available()` with an `else`"
+    wrong = []
+    for p,source in gpu_cells():
+        first, *others = ast.parse(source).body
+        guarded = isinstance(first, ast.If) and ast.unparse(first.test) == 'torch.cuda.is_available()'
+        if others or not guarded or not first.orelse: wrong.append(f'{opening.name_of(p)}: {source[:70]!r}')
+    return wrong
+
 def exercise_cells(path):
     "The exercises of a notebook: name, grade, question, and their cells after it"
     found = []
@@ -275,7 +291,7 @@ def exercise_cells(path):
         question = re.match(r'<a id="exercise-([\w-]+)"></a>\n\n### Exercise \((\w+)\): ', source)
         if question: found.append((question[1], question[2], source, []))
         elif found: found[-1][3].append((c, source))
-        else: found.append(('without a question', '', '', []))
+        elif 'check_answer(' in source: found.append(('without a question', '', '', []))
     return found
 
 def bound(source):
@@ -373,7 +389,7 @@ def ruff():
 
 checks = [all_seen, crowded, too_long, too_large, too_wide, far_right, broken_strings, too_complex, circles,
           arrows_up, idle_stars, twice, too_many_names, disagree, opened, directives_read, exercises_whole,
-          ruff]
+          gpu_guarded, ruff]
 
 def table():
     "Print how long the spine and how large its cells are"

@@ -4,7 +4,8 @@
     python tools/test_site.py FOLDER    # instead: pictures of each page, wide and narrow, light and dark
 
 Every page is there; no link or anchor leads nowhere; nothing is logged as an error; every picture says what
-it shows; nothing is wider than a phone; search finds, folded answers open, formulas are typeset. The browser
+it shows; nothing is wider than a phone; search finds definitions first, folded answers open, formulas are
+typeset; each page says what it is where it is shared; a reader finds the way from the first page. The browser
 is Chromium: the system's, if there is one, else Playwright's own (`playwright install chromium`)."""
 import functools, http.server, sys, threading
 from pathlib import Path
@@ -70,11 +71,53 @@ def links_lead_somewhere(visit, seen):
             if anchor and url in known:
                 visit.check(anchor in known[url], f'no anchor behind {link.removeprefix(visit.base)}')
 
+searches = ['fit_one_cycle', 'lr_find', 'predict', 'export', 'Learner', 'mixup', 'Adam', 'Checkpoint',
+            'accuracy', 'get_data', 'momentum_step', 'images_from_folder']
+
 def search_works(visit):
-    page = visit.go('search.html?q=momentum_step')
-    page.wait_for_selector('#search-results li a', timeout=20_000)
-    page.click('#search-results li a')
-    visit.check('momentum_step' in page.content(), 'search leads to a page without the word')
+    "Search puts the definition first: its entry in the reference"
+    for name in searches:
+        page = visit.go(f'search.html?q={name}')
+        page.wait_for_selector('#search-results li a', timeout=20_000)
+        first = page.locator('#search-results li a').first.get_attribute('href')
+        anchor = urldefrag(first)[1].lower()
+        visit.check(anchor.endswith(f'.{name.lower()}'), f'first is {first}')
+
+def reference_whole(visit):
+    "Every entry has a signature and a source; methods of patched classes are there, with their parameters"
+    page = visit.go('reference/training/schedule.html')
+    entry = page.locator('dl.py', has=page.locator('[id="imagenette_train.callbacks.Learner.fit_one_cycle"]'))
+    text = entry.inner_text()
+    visit.check('lr_max' in text and 'pct_start' in text and '0.25' in text, 'no signature of fit_one_cycle')
+    visit.check('share of training before the peak' in text, 'no docments of fit_one_cycle')
+    visit.check(entry.locator('a', has_text='source').count() == 1, 'no source of fit_one_cycle')
+    visit.check(b'Sphinx inventory' in (site/'objects.inv').read_bytes()[:40], 'no objects.inv')
+
+# what a newcomer looks for -> links, one after the other, by what they say
+ways = {'the course': ['00_optimizer'], 'own images': ['vision/datasets'], 'an exercise': ['a step of SGD'],
+        'fit_one_cycle': ['Reference', 'fit_one_cycle'], 'the table': ['05_baseline']}
+
+def ways_lead_on(visit):
+    "From the first page to what a newcomer looks for"
+    for what,links in ways.items():
+        page = visit.go('index.html')
+        for text in links:
+            link = page.get_by_role('link', name=text, exact=True).first
+            if not link.count(): visit.note(f'no link {text!r} on the way to {what}')
+            else: page.goto(urljoin(page.url, link.get_attribute('href')))
+    page = visit.go('index.html')
+    visit.check('make lab' in page.content(), 'how to install is not on the first page')
+    visit.check(page.locator('figure.moving canvas').count() > 0, 'no moving figure on the first page')
+
+def shared_well(visit, names):
+    "Each page has a description and its own address; there is a map of the site, and a page for lost readers"
+    for name in names:
+        visit.where, text = name, (site/name).read_text(encoding='utf-8')
+        for what in ('name="description"', 'property="og:title"', 'rel="canonical"'):
+            visit.check(what in text, f'no {what}')
+    listed = (site/'sitemap.xml').read_text(encoding='utf-8')
+    for name in names: visit.check(f'/{name}</loc>' in listed, 'not in the sitemap')
+    visit.check((site/'404.html').is_file(), 'no 404.html')
 
 def answers_open(visit):
     page = visit.go('optimizer.html')
@@ -109,7 +152,8 @@ def walk(browser, base, names):
         for src in f['mute']: desk.note(f'no alt text: {src[-60:]}')
         for text in f['raw']: desk.note(f'a link that is none: {text[:80]}')
     links_lead_somewhere(desk, seen)
-    for check in (search_works, answers_open, formulas_typeset): check(desk)
+    for check in (search_works, reference_whole, ways_lead_on, answers_open, formulas_typeset): check(desk)
+    shared_well(desk, names)
     phone = Visit(browser, base, viewport=narrow, is_mobile=True, has_touch=True)
     for name in names:
         for what in phone.go(name).evaluate(too_wide): phone.note(f'wider than a phone: {what}')
@@ -117,7 +161,7 @@ def walk(browser, base, names):
 
 def main():
     names = sorted(p.relative_to(site).as_posix() for p in site.rglob('*.html')
-                   if p.stem not in ('genindex', 'search') and '_static' not in p.parts)
+                   if p.stem not in ('genindex', 'py-modindex', 'search', '404') and '_static' not in p.parts)
     if not names: sys.exit(f'{site.name}/ holds no page: run `make docs` first')
     base = serve()
     with open_browser() as browser:

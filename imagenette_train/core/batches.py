@@ -7,7 +7,7 @@ __all__ = ['target_keys', 'DataLoaders', 'n_batches', 'to_device', 'map_batch', 
            'batch_items', 'split_batch', 'defer_worker_errors', 'iter_batches']
 
 # %% ../../nbs/core/batches.ipynb #9d0d8b18
-import copy, os, platform, signal, threading
+import copy, os, platform, re, signal, threading
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import cache, partial
@@ -22,9 +22,18 @@ class DataLoaders:
                  train, # training batches
                  valid, # validation batches; None: there are none
                  c=None, # number of classes, if that means something
-                 n_inp=None): # how many entries of a batch are inputs; None: all but the last
-        self.train, self.valid, self.n_inp = train, valid, n_inp
+                 n_inp=None, # how many entries of a batch are inputs; None: all but the last
+                 target=None, # key or keys of the targets in batches that are dicts; None: see `target_keys`
+                 task=None): # 'classes', 'labels', 'numbers' or 'pixels'; None: as loss and targets tell
+        self.train, self.valid, self.n_inp, self.target = train, valid, n_inp, target
         if c is not None: self.c = c
+        if task is not None: self.task = task
+
+    def __repr__(self):
+        def size(dl): return 'none' if dl is None else f'{n_batches(dl)} batches'
+        given = {k: getattr(self, k, None) for k in ('c', 'n_inp', 'target', 'task')}
+        also = ''.join(f', {k}={v!r}' for k,v in given.items() if v is not None)
+        return f"{type(self).__name__}(train: {size(self.train)}, valid: {size(self.valid)}{also})"
 
     def one_batch(self):
         "The first training batch; random numbers stay where they were"
@@ -108,32 +117,42 @@ def _has_fast_bf16(device):
     return _cuda_has_bf16(device) if device.type == 'cuda' else True
 
 # %% ../../nbs/core/batches.ipynb #652254fe
-def _lengths(b):
-    "The length of every tensor in `b` that has one"
+def _lengths(b, n=None):
+    "The length of every tensor in `b` that has one; `n` is the number of items, where it is known"
     if hasattr(b, 'shape'):
         if len(b.shape): yield int(b.shape[0])
     elif isinstance(b, Mapping):
-        for o in b.values(): yield from _lengths(o)
+        for o in b.values(): yield from _lengths(o, n)
     elif isinstance(b, (list, tuple)):
-        if _one_each(b): yield len(b)
+        if _one_each(b, n): yield len(b)
         else:
-            for o in b: yield from _lengths(o)
+            for o in b: yield from _lengths(o, n)
 
-def _one_each(b):
+def _one_each(b, n):
     "Does list `b` hold one thing per item: a dict each, or tensors of different shapes?"
     if not isinstance(b, list) or not b: return False
+    if all(isinstance(o, Mapping) for o in b): return True
     shapes = {getattr(o, 'shape', None) for o in b}
-    return all(isinstance(o, Mapping) for o in b) or None not in shapes and len(shapes) > 1
+    return None not in shapes and len(shapes) > 1 and n in (None, len(b))
 
 # %% ../../nbs/core/batches.ipynb #5cc80c8e
+def _n_known(entries):
+    "The number of items, if an entry is a tensor, or if all lists of tensors have the same number of rows"
+    direct = next((int(o.shape[0]) for o in entries if getattr(o, 'shape', ())), None)
+    if direct is not None or len(entries) < 2: return direct
+    inside = [t for o in entries if isinstance(o, list) for t in o]
+    rows = {int(t.shape[0]) if getattr(t, 'shape', ()) else None for t in inside}
+    return rows.pop() if len(rows) == 1 else None
+
 def batch_size(b): # tensor, or tuple, list or dict of such
     "Number of items in batch `b`: the length of the first thing in it that has one; 1 if there is none"
-    return next(_lengths(b), 1)
+    return next(_lengths(b, _n_known(b) if isinstance(b, tuple) else None), 1)
 
 def batch_items(xb, xkw, yb): # a batch, taken apart by `split_batch`
     "Number of items in a batch: that of its targets, else that of its inputs"
+    known = _n_known((*yb, *xb, *xkw.values()))
     for o in (yb, xb, xkw):
-        n = next(_lengths(o), None)
+        n = next(_lengths(o, known), None)
         if n is not None: return n
     return 1
 
@@ -143,15 +162,24 @@ target_keys = ('y', 'label', 'labels', 'target', 'targets')
 
 # %% ../../nbs/core/batches.ipynb #6c7d043d
 def split_batch(b, # what a loader yields
-                n_inp=None): # how many entries are inputs; None: all but the last
+                n_inp=None, # how many entries are inputs; None: all but the last
+                target=None): # key or keys of the targets, if `b` is a dict; None: the first of `target_keys`
     "Batch `b` as `(xb, xkw, yb)`: inputs by place, inputs by name, targets"
     if isinstance(b, Mapping):
-        target = next((k for k in target_keys if k in b), None)
-        named = {k: v for k,v in b.items() if k != target}
-        return (), named, () if target is None else (b[target],)
+        keys = _target_keys_of(b, target)
+        return (), {k: v for k,v in b.items() if k not in keys}, tuple(b[k] for k in keys)
     if not isinstance(b, (tuple, list)): return (b,), {}, ()
     n = max(1, len(b)-1) if n_inp is None else n_inp
     return tuple(b[:n]), {}, tuple(b[n:])
+
+def _target_keys_of(b, target):
+    "The keys of the targets in dict `b`"
+    if target is None: return [k for k in target_keys if k in b][:1]
+    keys = [target] if isinstance(target, str) else list(target)
+    if lost := [k for k in keys if k not in b]:
+        near, there = suggest_name(str(lost[0]), map(str, b)), ', '.join(map(str, b))
+        raise ValueError(f"target={target!r}: the batch has no {lost[0]!r}.{near} It has: {there}")
+    return keys
 
 # %% ../../nbs/core/batches.ipynb #4b508b51
 class _WorkerErrors:
@@ -176,8 +204,11 @@ def _start(dl):
     _catch_sigchld()
     return batches
 
+# what PyTorch says of a worker that is gone, not of one that hands on an error
+_died = re.compile(r'DataLoader worker.*(exited unexpectedly|is killed)')
+
 def _failure_reason(e):
-    died = isinstance(e, (ConnectionError, EOFError)) or 'DataLoader worker' in str(e)
+    died = isinstance(e, (ConnectionError, EOFError)) or _died.search(str(e))
     return "a process that loads data has died (killed, out of memory?) " if died else ''
 
 # %% ../../nbs/core/batches.ipynb #bf11520e

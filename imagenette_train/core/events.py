@@ -9,7 +9,7 @@ __all__ = ['event_docs', 'event', 'CancelValidateException', 'event_aliases', 'b
            'learner_attr', 'warn_if_shadowing', 'event_handlers', 'tuplify', 'sort_cbs', 'accept_old_names']
 
 # %% ../../nbs/core/events.ipynb #262e4ce3
-import difflib, warnings
+import difflib, heapq, warnings
 from types import SimpleNamespace
 
 # %% ../../nbs/core/events.ipynb #112ebb7a
@@ -27,9 +27,9 @@ event_docs = dict(
     begin_batch    = "a batch was drawn; `xb` and `yb` may be changed",
     after_pred     = "the model's output is in `pred`",
     after_loss     = "the loss is in `loss`, not yet differentiated",
-    before_backward = "from fastai 2: right after `after_loss`, in training only",
+    before_backward = "added in later fastai: right after `after_loss`, in training only",
     after_backward = "the gradients are there, the weights have not moved yet",
-    before_step    = "from fastai 2: right after `after_backward`",
+    before_step    = "added in later fastai: right after `after_backward`",
     after_step     = "the weights have moved, the gradients are still there",
     after_batch    = "the batch is done, in training and in validation",
     after_train    = "the epoch's training part is done",
@@ -43,7 +43,7 @@ event_docs = dict(
     after_cancel_epoch = "CancelEpochException was raised; `after_epoch` follows",
     after_cancel_fit   = "CancelFitException was raised; `after_fit` follows",
     cleanup_fit    = "always the last event of a fit, also after an error or an interrupt; "
-                     "give back what you took")
+                     "release what you hold")
 
 event = SimpleNamespace(**{name: name for name in event_docs})
 event.__doc__ = "Every event of the training loop, as an attribute"
@@ -53,21 +53,21 @@ class CancelException(Exception):
     "What a callback raises to steer the loop"
     part = None # of the fit; the rest of it is skipped
 class CancelBatchException(CancelException):
-    "Skip the rest of this batch; go on at `after_batch`"
+    "Skip the rest of this batch; continue with `after_batch`"
     part = 'batch'
 class CancelTrainException(CancelException):
-    "Skip the rest of this epoch's training; go on at `after_train`"
+    "Skip the rest of this epoch's training; continue with `after_train`"
     part = 'train'
 
 # %% ../../nbs/core/events.ipynb #77b34cd9
 class CancelValidException(CancelException):
-    "Skip the rest of the validation; go on at `after_validate`"
+    "Skip the rest of the validation; continue with `after_validate`"
     part = 'validate'
 class CancelEpochException(CancelException):
-    "Skip the rest of this epoch; go on at `after_epoch`"
+    "Skip the rest of this epoch; continue with `after_epoch`"
     part = 'epoch'
 class CancelFitException(CancelException):
-    "End training; go on at `after_fit`"
+    "End training; continue with `after_fit`"
     part = 'fit'
 CancelValidateException = CancelValidException # fastai 2's name
 
@@ -137,10 +137,9 @@ def warn_if_shadowing(cb, # a callback
     learn = cb.__dict__.get('learn')
     known = k == 'learn' or k in cb.__dict__ or hasattr(type(cb), k)
     if learn is None or known or not hasattr(learn, k): return
-    warnings.warn(f"{type(cb).__name__} sets self.{k}, which hides the Learner's {k} from it and "
-                  "leaves the Learner as it was. To change the Learner, write "
-                  f"self.learn.{k} = ...; else choose another name",
-                  stacklevel=3)
+    warnings.warn(f"{type(cb).__name__} sets self.{k}: this creates an attribute on the callback and does "
+                  f"not change the Learner. To change the Learner, write self.learn.{k} = ...; otherwise "
+                  "use another name", stacklevel=3)
 
 # %% ../../nbs/core/events.ipynb #0fa9dac8
 def _as_method(cb, f):
@@ -178,31 +177,57 @@ def _is_any(cb, classes):
     return any(c in names if isinstance(c, str) else isinstance(cb, c) for c in tuplify(classes))
 
 # %% ../../nbs/core/events.ipynb #732c1930
-def _dependencies(cbs):
-    "For each callback (by id) those that must run before it"
-    def before(a, b): return _is_any(b, a.run_before) or _is_any(a, b.run_after)
-    pairs = [(a, b) for a in cbs for b in cbs if a is not b and before(a, b)]
-    return {id(cb): [a for a,b in pairs if b is cb] for cb in cbs}
-
-def _find_cycle(left, first):
-    "The names along one cycle, as `A before B before A`"
+def _find_cycle(left):
+    "The names along one cycle of the callbacks `left`, as `A before B before A`"
+    def before(a, b): return a is not b and (_is_any(b, a.run_before) or _is_any(a, b.run_after))
     path = [left[0]]
     while True:
-        nxt = next(o for o in first[id(path[-1])] if o in left)
+        nxt = next(o for o in left if before(o, path[-1]))
         if nxt in path: return ' before '.join(o.name for o in [nxt, *reversed(path[path.index(nxt):])])
         path.append(nxt)
+
+# %% ../../nbs/core/events.ipynb #b82ffc11
+class _Alike:
+    "Callbacks of one class and with the same wishes; `later` are those that must wait for all of these"
+    def __init__(self): self.waiting, self.todo, self.later, self.n_before = [], 0, [], 0
+    def free_if_first(self, free):
+        "Nobody must come before these any more: put them into the heap `free`"
+        for order,i,cb in () if self.n_before else self.waiting: heapq.heappush(free, (order, i, cb, self))
+    def one_done(self, free):
+        self.todo -= 1
+        for g in () if self.todo else self.later:
+            g.n_before -= 1
+            g.free_if_first(free)
+
+def _group_alike(cbs):
+    "The callbacks in groups of those that are alike, each group with those that must wait for it"
+    groups = {}
+    for i,cb in enumerate(cbs):
+        wishes = type(cb), tuplify(cb.run_before), tuplify(cb.run_after)
+        groups.setdefault(wishes, _Alike()).waiting.append((cb.order, i, cb))
+    for a in groups.values():
+        a.todo, one = len(a.waiting), a.waiting[0][2]
+        for b in groups.values():
+            other = b.waiting[0][2]
+            before = _is_any(other, one.run_before) or _is_any(one, other.run_after)
+            if before and (a is not b or a.todo > 1):
+                a.later.append(b)
+                b.n_before += 1
+    return groups.values()
 
 # %% ../../nbs/core/events.ipynb #3e8f6508
 def sort_cbs(cbs): # callbacks, in the order in which they were added
     "`cbs` in an order that keeps every `run_before` and `run_after`; else by `order`, else as given"
-    first, left, res = _dependencies(cbs), sorted(cbs, key=lambda cb: cb.order), []
-    while left:
-        free = [cb for cb in left if not any(o in left for o in first[id(cb)])]
-        if not free:
-            raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
-                             f"{_find_cycle(left, first)}")
-        left = [o for o in left if o is not free[0]]
-        res.append(free[0])
+    groups, free, res = _group_alike(cbs), [], []
+    for g in groups: g.free_if_first(free)
+    while free:
+        *_, cb, g = heapq.heappop(free)
+        res.append(cb)
+        g.one_done(free)
+    if len(res) < len(cbs):
+        done = {id(cb) for cb in res}
+        raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "
+                         f"{_find_cycle([cb for cb in cbs if id(cb) not in done])}")
     return res
 
 # %% ../../nbs/core/events.ipynb #1d8ee1a1

@@ -6,9 +6,9 @@
 __all__ = ['cb_name', 'cb_args', 'cb_defaults', 'broadcast_to_groups', 'check_hyper']
 
 # %% ../../nbs/core/hypers.ipynb #d9a47726
-import inspect, math, sys
+import inspect, math
 from collections.abc import Hashable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 import numpy as np
 import torch
 from .messages import *
@@ -37,10 +37,14 @@ def cb_args(cb): # optimizer callback
     return _signature.__wrapped__(cb) # a plain dataclass cannot be cached
 
 # %% ../../nbs/core/hypers.ipynb #c094e0e9
+def _carried(cb, attr):
+    "The dict that `cb`, or the function in a `partial`, carries in its attribute `attr`"
+    inner = _carried(cb.func, attr) if isinstance(cb, partial) else {}
+    return {**inner, **getattr(cb, attr, {})}
+
 def cb_defaults(cb): # optimizer callback
     "The defaults of hypers that `cb`, or the function in a `partial`, carries in its attribute `defaults`"
-    inner = cb_defaults(cb.func) if isinstance(cb, partial) else {}
-    return {**inner, **getattr(cb, 'defaults', {})}
+    return _carried(cb, 'defaults')
 
 # %% ../../nbs/core/hypers.ipynb #c8c2f0e8
 def _spread_slice(v, n):
@@ -53,8 +57,7 @@ def _spread_slice(v, n):
 
 def _plain_number(v):
     "`v` as a number, if it is one of NumPy's or a tensor without a dimension"
-    one = isinstance(v, torch.Tensor) and v.ndim == 0 and not v.requires_grad
-    return v.item() if one or hasattr(v, 'item') and not isinstance(v, torch.Tensor) else v
+    return v.item() if getattr(v, 'ndim', 1) == 0 and not getattr(v, 'requires_grad', False) else v
 
 # %% ../../nbs/core/hypers.ipynb #743707ea
 def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` or `slice(e)`
@@ -70,24 +73,123 @@ def broadcast_to_groups(v, # a number, a list with one per group, `slice(a, b)` 
     return [o if type(o) is float else _plain_number(o) for o in v]
 
 # %% ../../nbs/core/hypers.ipynb #31dccafa
-_positive = math.ulp(0.) # the smallest number above 0
-_any_number = -sys.float_info.max, math.inf, 'a number'
-# hyper -> the smallest value, what all values are below, and that in words
-_ranges = dict(lr=(0, math.inf, "0 or more"), wd=(0, math.inf, "0 or more"),
-               mom=(0, 1, "at least 0 and below 1"), sqr_mom=(0, 1, "at least 0 and below 1"),
-               eps=(_positive, math.inf, "above 0 (a gradient of 0 would give 0/0)"))
+# what the hypers may be that many callbacks share
+_ranges = dict(lr='[0, inf)', lr_scale='[0, inf)', wd='[0, inf)', mom='[0, 1)', sqr_mom='[0, 1)',
+               eps='(0, inf)')
+_reasons = dict(eps=' (a gradient of 0 would give 0/0)')
+
+def _in_words(a, b, with_a, with_b):
+    "The interval between the texts `a` and `b`, with or without them, in words"
+    if b == 'inf': return f'{a} or more' if with_a else f'above {a}'
+    if with_a and with_b: return f'from {a} to {b}'
+    return f"{'at least' if with_a else 'above'} {a} and {'at most' if with_b else 'below'} {b}"
+
+@lru_cache
+def _interval(text): # as '[0, 1)', or '1, 2, ...'
+    "The smallest value in an interval, what all are below, whether they are whole, and that in words"
+    if text.endswith(', ...'):
+        low = int(text.split(',')[0])
+        return low, math.inf, True, f'a whole number, {low} or more'
+    (a, b), with_a, with_b = text[1:-1].split(', '), text[0] == '[', text[-1] == ']'
+    low, end = float(a), float(b)
+    if not with_a: low = math.nextafter(low, math.inf)
+    if with_b: end = math.nextafter(end, math.inf)
+    return low, end, False, _in_words(a, b, with_a, with_b)
+
+# %% ../../nbs/core/hypers.ipynb #99b78d75
+def _fits_in_file(v):
+    "Is `v` made of what a checkpoint may hold?"
+    if isinstance(v, (list, tuple)): return all(map(_fits_in_file, v))
+    if isinstance(v, dict): return _fits_in_file([*v.keys(), *v.values()])
+    return v is None or type(v) in (bool, int, float, str) or isinstance(v, torch.Tensor)
+
+def _check_kind(name, v, within):
+    "An error unless hyper `name` can be something like `v`, which is no number"
+    if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
+    if v is None: raise TypeError(f"{name}=None: give a number, or leave it out")
+    if within is not None and not isinstance(v, torch.Tensor):
+        raise TypeError(f"{name}={v!r} is a {type(v).__name__}: give a number, {_interval(within)[-1]}")
+    if not _fits_in_file(v):
+        raise TypeError(f"{name}={v!r} is a {type(v).__name__}, and a checkpoint cannot hold that: "
+                        "give a number")
+    return v
 
 # %% ../../nbs/core/hypers.ipynb #2989c59f
 def check_hyper(name, # of the hyper
-                v): # its value
-    "An error if `v` is a number that hyper `name` cannot have"
-    low, end, says = _ranges.get(name, _any_number)
-    if type(v) is float and low <= v < end: return # the usual case: a schedule sets hypers in every batch
-    if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
-    if not isinstance(v, (int, float)): return
+                v, # its value
+                within=None): # the interval in which it must lie, such as '[0, 1)'; None: as `name` says
+    "`v`, as a plain number if it is one; an error if hyper `name` cannot have it"
+    within = _ranges.get(name) if within is None else within
+    low, end, whole, says = _interval(within or '(-inf, inf)')
+    if type(v) is float and low <= v < end and not whole: return v # the usual case: a schedule in every batch
+    v = _plain_number(v)
+    if not isinstance(v, (int, float)): return _check_kind(name, v, within)
     if not math.isfinite(v):
         raise ValueError(f"{name}={v} is not a finite number: every weight would become NaN or infinite")
-    if not low <= v < end: raise ValueError(f"{name}={v} must be {says}")
+    if not low <= v < end or whole and v != int(v):
+        raise ValueError(f"{name}={v} must be {says}{_reasons.get(name, '')}")
+    return int(v) if whole else v
+
+# %% ../../nbs/core/hypers.ipynb #2637a15a
+_torch_names = dict(weight_decay='wd', momentum='mom', alpha='sqr_mom')
+_betas = 'mom', 'mom2', 'diff_mom', 'sqr_mom' # in the order of beta1, beta2, ...
+
+def _our_names(name, known):
+    "How the hyper `name` is called here, one name or several; `known` are the names that an optimizer takes"
+    betas = tuple(k for k in _betas if k in known)
+    if name == 'betas' and name not in known and len(betas) > 1: return betas
+    ours = _torch_names.get(name)
+    return (ours,) if name not in known and ours in known else (name,)
+
+def _synonyms(known):
+    "PyTorch's names that stand for some of the names `known`"
+    return [name for name in (*_torch_names, 'betas') if _our_names(name, known) != (name,)]
+
+def _is_note(name, known):
+    "May a scheduler keep something of this name in a group: `initial_lr`, `max_momentum`, `lr_scale`?"
+    hypers = (*known, *_torch_names, 'betas')
+    about = any(name.startswith(f'{k}_') or name.endswith(f'_{k}') for k in hypers)
+    return name not in hypers and (about or name.endswith(('name', 'names')))
+
+# %% ../../nbs/core/hypers.ipynb #32f2f06b
+def _betas_of(v, names):
+    "The value of each of `names` in the pair `v`, or (as a list) in one pair for each group"
+    groups = v if isinstance(v, list) and v and all(isinstance(o, (list, tuple)) for o in v) else [v]
+    for o in groups:
+        if not isinstance(o, (list, tuple)) or len(o) != len(names):
+            raise ValueError(f"betas={o!r}: give {len(names)} numbers, for {', '.join(names)}")
+    return v if groups == [v] else [list(os) for os in zip(*groups)]
+
+def _in_our_names(hypers, known):
+    "The dict `hypers` with PyTorch's names (`weight_decay`, `momentum`, `alpha`, `betas`) in ours"
+    res = {}
+    for name,v in hypers.items():
+        ours = _our_names(name, known)
+        for k,o in zip(ours, [v] if len(ours) == 1 else _betas_of(v, ours)):
+            if k in res or k != name and k in hypers:
+                raise TypeError(f"{k!r} and {name!r} are the same hyper: give one of them")
+            res[k] = o
+    return res
+
+# %% ../../nbs/core/hypers.ipynb #94cf687e
+def _check_arg(f, name, v, args):
+    "An error unless function `f`, whose arguments are `args`, takes one called `name`, and it may be `v`"
+    if name not in args:
+        known = {*args, *_synonyms(args)}
+        raise TypeError(f"{f.__name__} takes no argument {name!r}.{suggest_name(name, known)} "
+                        f"It takes: {', '.join(args)}")
+    if isinstance(args[name].default, bool) and name != 'fused' and not isinstance(v, (bool, np.bool_)):
+        raise TypeError(f"{name}={v!r}: give True or False")
+
+def _accept_torch_names(f): # makes an optimizer
+    "`f`, which takes its hypers under PyTorch's names as well, and says what a misspelt name may have meant"
+    args = inspect.signature(f).parameters
+    @wraps(f)
+    def make(*given, **kwargs):
+        kwargs = _in_our_names(kwargs, args)
+        for k,v in kwargs.items(): _check_arg(f, k, v, args)
+        return f(*given, **kwargs)
+    return make
 
 # %% ../../nbs/core/hypers.ipynb #298b2cc7
 def _update(state, # what the optimizer remembers of one parameter, a dict

@@ -6,18 +6,19 @@
 __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_metrics', 'BaseLearner']
 
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
-import warnings
+import inspect, sys, threading, warnings
 from contextlib import contextmanager
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
-import torch.nn.functional as F
 from .messages import *
 from .batches import *
 from .events import *
 from .metrics import *
 from .renamed import *
+from .tasks import *
 
 # %% ../../nbs/core/learner_base.ipynb #d629dff9
 def trainable_params(model): # any module
@@ -33,6 +34,76 @@ def norm_and_bias_params(model): # any module
         for name,p in m.named_parameters(recurse=False):
             if isinstance(m, _norms): yield p, True
             elif 'bias' in name: yield p, False
+
+# %% ../../nbs/core/learner_base.ipynb #342c3140
+def _entering_frame():
+    "The frame of the function that is entering a `with` block; those of context managers are passed over"
+    f = sys._getframe(2)
+    def is_generator(f): return f.f_code.co_flags & inspect.CO_GENERATOR
+    while is_generator(f) or f.f_globals.get('__name__') == 'contextlib': f = f.f_back
+    return f
+
+def _is_executing(frame, thread):
+    "Is `frame` on the stack of `thread`?"
+    f = sys._current_frames().get(thread)
+    while f is not None and f is not frame: f = f.f_back
+    return f is not None
+
+# %% ../../nbs/core/learner_base.ipynb #e187703e
+class _Scope:
+    "What Learner `learn` does for a while; `undo`: functions that put back what it changes, last one first"
+    def __init__(self, learn, *undo): self.learn, self.undo = learn, list(undo)
+
+    def __enter__(self):
+        self.learn._undo_interrupted()
+        self.frame, self.thread = _entering_frame(), threading.current_thread()
+        self.before = {k: getattr(self.learn, k) for k in ('fitting', '_silent', '_running')}
+        self.grad = torch.is_grad_enabled()
+        self.learn._scopes.append(self)
+        self.learn._check_one_thread(self)
+        return self
+
+    def __exit__(self, *error):
+        try: self.close()
+        except KeyboardInterrupt:
+            self.close() # what is left to do
+            raise
+
+    def is_open(self): return _is_executing(self.frame, self.thread.ident)
+
+    def close(self):
+        "Put everything back; what was put back already is not put back again"
+        vars(self.learn).update(self.before) # in a single step
+        torch.set_grad_enabled(self.grad)
+        errors = []
+        while self.undo:
+            try: self.undo[-1]()
+            except Exception as e: errors.append(e)
+            self.undo.pop()
+        self.learn._sort_cbs()
+        if self in self.learn._scopes: self.learn._scopes.remove(self)
+        for e in errors: raise e
+
+# %% ../../nbs/core/learner_base.ipynb #62f87328
+class _Scopes:
+    "What a Learner is doing: its scopes, the outermost first"
+    def _undo_interrupted(self):
+        "Undo what an interrupt has left over"
+        for s in reversed([*self._scopes]):
+            if s.is_open(): continue
+            try: s.close()
+            except Exception: pass # the interrupt was the news, not what came of it
+        if self._scopes: return
+        self.fitting, self._silent, self._running = False, [], ()
+        self._restore_opt()
+
+    def _check_one_thread(self, mine):
+        "An error if another thread uses this Learner; scope `mine` has just been entered"
+        for s in self._scopes[:self._scopes.index(mine)]:
+            if s.thread is mine.thread or not s.is_open(): continue
+            self._scopes.remove(mine)
+            raise RuntimeError(f"this Learner is in use in thread {s.thread.name!r}, and serves one thread "
+                               "at a time: wait for that one (thread.join()), or make a Learner for each")
 
 # %% ../../nbs/core/learner_base.ipynb #09f5a968
 def _check_unique(cb, present):
@@ -70,6 +141,7 @@ def _check_new_cb(learn, cb, present):
 
 def _check_not_fitting(learn, what):
     "An error if a fit is running"
+    learn._undo_interrupted()
     if not learn.fitting: return
     raise RuntimeError(f"{what} between fits, and one is running: its callbacks have been told that it "
                        "began. Set a switch in the callback instead, or end the fit first")
@@ -78,9 +150,12 @@ def _check_not_fitting(learn, what):
 class _Callbacks:
     "The callbacks of a Learner, sorted: they join, stay for a while, and leave"
     def _sort_cbs(self):
-        "Sort the callbacks and list, for each event, whom to call"
-        self.cbs = cbs = sort_cbs(self.cbs)
-        heard = [cb for cb in cbs if not any(cb is o for o in self._silent)]
+        "Sort the callbacks, always from the order in which they were added; list whom to call at each event"
+        here, added, silent = ({id(cb) for cb in cbs} for cbs in (self.cbs, self._added, self._silent))
+        new = [cb for cb in self.cbs if id(cb) not in added]
+        self._added = [cb for cb in self._added if id(cb) in here] + new
+        self.cbs = cbs = sort_cbs(self._added)
+        heard = [cb for cb in cbs if id(cb) not in silent]
         self._handlers = {e: [f for cb in heard for f in event_handlers(cb, e)] for e in event_docs}
 
     def add_cbs(self,
@@ -89,7 +164,7 @@ class _Callbacks:
         cbs = [cb() if isinstance(cb, type) else cb for cb in listify(cbs)]
         if cbs: _check_not_fitting(self, 'callbacks are added')
         for i,cb in enumerate(cbs): _check_new_cb(self, cb, self.cbs + cbs[:i])
-        before, after = self.cbs, sort_cbs(self.cbs + cbs)
+        before, after = self.cbs, sort_cbs([*self._added, *cbs])
         for cb in cbs: cb.learn = self
         self.cbs = after
         self._sort_cbs()
@@ -111,15 +186,21 @@ class _Callbacks:
         self._sort_cbs()
         return self
 
+    def _drop_cbs(self, cbs):
+        "Remove `cbs`, also while a fit is running"
+        gone = {id(cb) for cb in cbs}
+        self.cbs = [cb for cb in self.cbs if id(cb) not in gone]
+
     @contextmanager
     def added_cbs(self,
                   cbs): # callback or callbacks
         "Have `cbs` for the length of a `with` block"
-        before = self.cbs
-        self.add_cbs(cbs)
-        mine = [o for o in self.cbs if not any(o is b for b in before)]
-        try: yield
-        finally: self.remove_cbs(mine)
+        with _Scope(self) as scope:
+            here = {id(cb) for cb in self.cbs}
+            cbs = [cb() if isinstance(cb, type) else cb for cb in listify(cbs)]
+            scope.undo.append(partial(self._drop_cbs, [cb for cb in cbs if id(cb) not in here]))
+            self.add_cbs(cbs)
+            yield
 
     def _add_first_cbs(self, cbs):
         "Add the default callbacks, those apart that `cbs` bring themselves, and then `cbs`"
@@ -171,12 +252,39 @@ class _Events:
         if self.fitting or e.part in ('batch', 'validate'): raise e
         if 'validate' in parts: raise CancelValidException from e
 
+# %% ../../nbs/core/learner_base.ipynb #7a16fb24
+def _makes_torch_opt(f):
+    "Is `f`, or the function in a `partial`, a class of torch.optim's optimizers, and none of ours?"
+    while isinstance(f, partial): f = f.func
+    return isinstance(f, type) and issubclass(f, torch.optim.Optimizer) and not hasattr(f, 'set_hypers')
+
+def _given_opt(opt, params):
+    "The optimizer `opt`, which was made already"
+    return opt
+
+# %% ../../nbs/core/learner_base.ipynb #2e350087
+class _MakesOptimizer:
+    "Makes the optimizer of a Learner"
+    wrap_opt = None # makes an optimizer of PyTorch's one of ours; optim/torch_optim sets it
+    def _new_opt(self):
+        "A new optimizer for the model's parameters, as `splitter` groups them; one of PyTorch's is wrapped"
+        groups = self.splitter(self.model)
+        if _makes_torch_opt(self.opt_func): return self._wrapped(groups, self.opt_func, lr=self.lr)
+        opt = self.opt_func(groups, lr=self.lr)
+        if hasattr(opt, 'set_hypers') or not isinstance(opt, torch.optim.Optimizer): return opt
+        return self._wrapped([g['params'] for g in opt.param_groups], partial(_given_opt, opt))
+
+    def _wrapped(self, groups, make, **hypers):
+        if self.wrap_opt is not None: return self.wrap_opt(groups, make, **hypers)
+        raise TypeError("opt_func makes an optimizer of PyTorch's: import imagenette_train.optim.torch_optim "
+                        "(or imagenette_train.all), and the Learner wraps it")
+
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
-class _Optimizer:
+class _Optimizer(_MakesOptimizer):
     "The optimizer of a Learner: made, checked, frozen"
     def create_opt(self):
         "A new optimizer for the model's parameters, as `splitter` groups them"
-        self.opt = self.opt_func(self.splitter(self.model), lr=self.lr)
+        self.opt = self._new_opt()
         for p,norm in norm_and_bias_params(self.model):
             if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
             if norm and self.train_bn: self.opt.state[p]['force_train'] = True
@@ -185,6 +293,7 @@ class _Optimizer:
     def _split_ids(self):
         "Which parameters the splitter hands to an optimizer, by id"
         groups = self.splitter(self.model)
+        groups = [g['params'] if isinstance(g, dict) else g for g in groups]
         return {id(p) for g in groups for p in ([g] if isinstance(g, torch.Tensor) else g)}
 
     def check_opt(self):
@@ -291,8 +400,26 @@ def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
                 f"GradientAccumulation({n}), which steps as often as before; or to_fp16(), or "
                 "smaller images)")
 
+# %% ../../nbs/core/learner_base.ipynb #edb51437
+class _LossAgain:
+    "What an optimizer that steps with a closure asks of a Learner"
+    def _loss_again(self):
+        "The loss of the batch once more, differentiated anew: what LBFGS asks for, several times in a step"
+        self.opt.zero_grad(set_to_none=True)
+        pred, loss = self.pred, self.loss
+        try:
+            self.pred = self.model(*self.xb, **self.xkw)
+            self('after_pred')
+            self.loss = self.loss_func(self.pred, *self.yb)
+            self('after_loss')
+            self('before_backward')
+            self.loss.backward()
+            self('after_backward')
+            return self.loss
+        finally: self.pred, self.loss = pred, loss
+
 # %% ../../nbs/core/learner_base.ipynb #b728b3fa
-class _FitEnd:
+class _FitEnd(_LossAgain):
     "What happens around a fit, and at its end in any case"
     @contextmanager
     def _fit_context(self):
@@ -301,29 +428,46 @@ class _FitEnd:
             try: yield
             except BaseException as e:
                 add_oom_hint(self, e)
-                for o in self._clean_up(): add_note(e, f"(and after that, {type(o).__name__}: {o})")
+                for o in self._clean_up():
+                    add_note(e, f"(and after that, {type(o).__name__}: {o})")
+                    if isinstance(o, KeyboardInterrupt): raise o from e
                 raise
             for o in self._clean_up(): raise o
 
     @contextmanager
     def _mark_fitting(self):
         "Inside, a fit is running; then the optimizer has its own `wd` again, if the fit was given another"
-        self.fitting = True
-        try: yield
-        finally:
-            self.fitting = False
+        with _Scope(self, self._restore_opt, self._clean_up):
+            self._to_clean_up = [*self._handlers.get('cleanup_fit', ())]
+            self.fitting, self.opt.closure = True, self._loss_again
+            yield
+
+    def _restore_opt(self):
+        "Take back what a fit has set in the optimizer: the closure, and `wd` if it was given another"
+        if self.opt is not None:
+            self.opt.closure = None
             if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
+        self._own_wd = None
 
     def _clean_up(self):
-        "`cleanup_fit` for every callback, last first, whatever the others do; gives the errors"
-        errors = []
-        for f in reversed(self._handlers.get('cleanup_fit', ())):
+        "`cleanup_fit` for every callback that has not heard it, last first, come what may; gives the errors"
+        errors, todo = [], self._to_clean_up
+        while todo:
+            if (e := self._clean_up_one(todo[-1])) is not None: errors.append(e)
+            todo.pop()
+        return sorted(errors, key=lambda e: not isinstance(e, KeyboardInterrupt))
+
+    def _clean_up_one(self, f):
+        "Call `f`, once more if it is interrupted; gives what went wrong"
+        for again in (True, False):
             try: f()
-            except CancelException: pass # there is nothing left to cancel
+            except CancelException: return # there is nothing left to cancel
+            except KeyboardInterrupt as e: interrupt = e
             except Exception as e:
                 add_note(e, f"(raised by callback {type(f.__self__).__name__} in event cleanup_fit)")
-                errors.append(e)
-        return errors
+                return e
+            else: return None if again else interrupt
+        return interrupt
 
 # %% ../../nbs/core/learner_base.ipynb #262c830e
 def _unpack_single(o): return o[0] if len(o) == 1 else o
@@ -335,7 +479,7 @@ class _State:
         "Every attribute that they write"
         self.opt = None # the optimizer; made by the first fit
         self.logger = print # called with each row of the Recorder; None: silence
-        self.cbs, self._handlers = [], {}
+        self.cbs, self._added, self._handlers = [], [], {} # sorted; as they were added; whom to call
         # the fit
         self.n_epoch, self.epoch, self.start_epoch, self.resume = 1, 0, 0, False
         # the part of the epoch: which loader, how many batches it has, which one we are at
@@ -350,6 +494,10 @@ class _State:
         self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
         # the event that is being heard: its functions, an iterator of those to come, and the event around it
         self._running = ()
+        # fits and questions that have begun; who has yet to hear `cleanup_fit`
+        self._scopes, self._to_clean_up = [], []
+        # layers that stay in evaluation: somebody put them there; or they are frozen
+        self._by_hand, self._frozen_norms = [], []
 
     data = property(lambda self: self.dls, doc="The chapter's name for `dls`")
     x = property(lambda self: _unpack_single(self.xb), doc="The input; only `xb`, a tuple, can be assigned")
@@ -359,10 +507,12 @@ class _State:
 
     def __getstate__(self):
         "All but the batch of the moment, and the lists of whom to call"
-        batch = dict(xb=(), xkw={}, yb=(), pred=None, loss=None, dl=None, _running=())
+        batch = dict(xb=(), xkw={}, yb=(), pred=None, loss=None, dl=None)
+        batch.update(_running=(), _scopes=[], _to_clean_up=[])
         return {k: v for k,v in {**vars(self), **batch}.items() if k != '_handlers'}
 
     def __setstate__(self, state):
+        self._init_state()
         vars(self).update(state)
         self._sort_cbs()
 
@@ -376,15 +526,21 @@ def check_metrics(metrics): # a metric, several of them, or None
                             "update and compute, in a list")
     return ms
 
+# %% ../../nbs/core/learner_base.ipynb #92602c59
+def _frozen_norms(model):
+    "The norm layers that keep statistics and whose parameters are frozen"
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
+
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
-class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
+class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
     "What a Learner is given, and the callbacks that it calls"
     default_cbs = [] # classes of callbacks that every new Learner starts with
     default_opt = None # optimizer of a Learner that is not given one; 04_callbacks sets it to Adam
     def __init__(self,
                  dls, # `DataLoaders`: what to train and to validate on
                  model, # any `nn.Module`
-                 loss_func=None, # differentiable function of `(pred, *yb)`; cross entropy if None
+                 loss_func=None, # differentiable function of `(pred, *yb)`; None: as `default_loss`
                  opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, Adam
                  lr=1e-3, # learning rate where `fit` is not given one
                  cbs=None, # callback or callbacks that stay
@@ -399,7 +555,8 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
         self.dls, self.model = dls, model.to(device)
         self.opt_func = type(self).default_opt if opt_func is None else opt_func
         self.device = torch.device(device)
-        self.loss_func = F.cross_entropy if loss_func is None else loss_func
+        self.loss_func = default_loss(dls) if loss_func is None else loss_func
+        if isinstance(self.loss_func, nn.Module): self.loss_func.to(device)
         self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, check_metrics(metrics)
         self._init_state()
@@ -407,8 +564,28 @@ class BaseLearner(_Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
 
     def __getattr__(self, k): return old_attr(self, k) # what was called otherwise in version 0.1
 
+    def _modules(self):
+        "The modules that belong to a training: the model and, if it is one, the loss"
+        return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
+
+    def _in_evaluation(self, root):
+        "The layers of `root` that somebody put into evaluation; if all is in it, what was seen last counts"
+        seen, ours = ({id(m) for m in ms} for ms in (self._by_hand, self._frozen_norms))
+        def by_hand(m): return id(m) in seen or root.training and id(m) not in ours
+        return [m for m in root.modules() if not m.training and by_hand(m)]
+
+    def train_mode(self,
+                   on=True): # False: evaluation
+        "Model and loss into training or evaluation; layers that were put into evaluation by hand stay there"
+        self._by_hand = [m for root in self._modules() for m in self._in_evaluation(root)]
+        for root in self._modules(): root.train(on)
+        if not on: return
+        self._frozen_norms = [] if self.train_bn else _frozen_norms(self.model)
+        for m in (*self._by_hand, *self._frozen_norms): m.training = False
+
     def _split(self, b):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
         whole = type(b) not in (tuple, list)
         b = to_device(b, self.device) if whole else [to_device(o, self.device) for o in b]
-        self.xb, self.xkw, self.yb = split_batch(b, getattr(self.dls, 'n_inp', None))
+        how = (getattr(self.dls, k, None) for k in ('n_inp', 'target'))
+        self.xb, self.xkw, self.yb = split_batch(b, *how)

@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from .messages import *
 from .hypers import *
-from .hypers import _update
+from .hypers import _carried, _fits_in_file, _in_our_names, _inner, _is_note, _our_names
+from .hypers import _synonyms, _update
 
 # %% ../../nbs/core/param_groups.ipynb #57aa1f00
 def _check_param(p, i, seen):
@@ -35,19 +36,29 @@ def _check_list(params):
     if not params:
         raise ValueError("the parameter list is empty: has the model parameters, and do any of them "
                          "require a gradient? (And a generator is used up after one pass.)")
-    if any(isinstance(o, dict) for o in params):
-        raise TypeError("parameter groups are lists here, not dicts: pass [[...], [...]] and give a hyper "
-                        "one value per group, as in lr=[1e-4, 1e-3]")
-    kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple))}
+    kinds = {isinstance(o, torch.Tensor) for o in params if isinstance(o, (torch.Tensor, list, tuple, dict))}
     if len(kinds) > 1: raise TypeError("tensors and groups are mixed: pass tensors, or lists of tensors")
 
+def _group_params(g):
+    "The parameters of group `g`, a list of them or a dict with the entry `params`"
+    if isinstance(g, dict) and 'params' not in g:
+        raise ValueError(f"a parameter group that is a dict needs the entry 'params'; this has {sorted(g)}")
+    ps = g['params'] if isinstance(g, dict) else g
+    return [ps] if isinstance(ps, torch.Tensor) else list(ps)
+
 # %% ../../nbs/core/param_groups.ipynb #7bc19599
-def to_param_groups(params): # tensors, or lists of tensors
+def _group_options(params):
+    "Number of a group -> what it has besides its parameters, for those that are dicts"
+    dicts = [(i, g) for i,g in enumerate(params) if isinstance(g, dict)]
+    return {i: {k: v for k,v in g.items() if k != 'params'} for i,g in dicts}
+
+def to_param_groups(params): # tensors, or groups: lists of tensors, or dicts with the entry `params`
     "`params` as a list of lists of tensors; an error that names what is wrong with them"
     if isinstance(params, torch.Tensor): raise TypeError("params is one tensor: pass a list of tensors, [w]")
     params = list(params)
     _check_list(params)
-    groups, seen = [params] if isinstance(params[0], torch.Tensor) else [list(g) for g in params], set()
+    groups = [params] if isinstance(params[0], torch.Tensor) else [_group_params(g) for g in params]
+    seen = set()
     for i,g in enumerate(groups):
         if not g: raise ValueError(f"parameter group {i} is empty")
         for p in g: _check_param(p, i, seen)
@@ -58,55 +69,76 @@ def _with_inner(cb):
     "`cb` and, if it is a `partial`, what is inside: each may carry defaults"
     return [cb, *_with_inner(cb.func)] if isinstance(cb, partial) else [cb]
 
-def _default_names(cbs):
-    "The names of the defaults that each of `cbs` carries itself"
-    return [(*getattr(cb, 'defaults', ()),) for cb in cbs]
+def _declared(cbs):
+    "What each of `cbs` itself declares: the names of its defaults, and the ranges"
+    return [(*getattr(cb, 'defaults', ()), *getattr(cb, 'ranges', {}).items()) for cb in cbs]
 
 # %% ../../nbs/core/param_groups.ipynb #24d054ff
+def _names_of(cbs):
+    "The hypers that callbacks take"
+    return frozenset(['lr', *(n for cb in cbs for n in (*cb_args(cb), *cb_defaults(cb)))])
+
 def _raise_is_state(name, keeper):
     "`name` was given as a hyper, and `keeper` keeps a state of that name"
     raise TypeError(f"{name!r} is no hyper but a state, "
                     f"which {keeper} keeps for each parameter: see opt.state[p]")
 
+# %% ../../nbs/core/param_groups.ipynb #59d43725
 class _HyperNames:
-    "The part of an optimizer that knows which hypers its callbacks take"
-    # the names as they were read last: from these callbacks, and these with defaults of these names
-    _names_read = (), [], [], frozenset(['lr'])
+    "The part of an optimizer that knows which hypers its callbacks take, and what they may be"
+    # names and ranges as they were read last: from these callbacks, and these with such declarations
+    _names_read = (), [], [], frozenset(['lr']), {}
 
     def hyper_names(self): # a frozenset
         "The hypers that this optimizer takes"
-        cbs, carriers, defaults, names = self._names_read
+        cbs, carriers, declared, names, _ = self._names_read
         same_cbs = len(cbs) == len(self.cbs) and all(map(operator.is_, cbs, self.cbs))
-        if same_cbs and _default_names(carriers) == defaults: return names
-        names = frozenset(['lr', *(n for cb in self.cbs for n in (*cb_args(cb), *cb_defaults(cb)))])
+        if same_cbs and _declared(carriers) == declared: return names
+        ranges = {k: v for cb in self.cbs for k,v in _carried(cb, 'ranges').items()}
+        names = _names_of(self.cbs)
         carriers = [o for cb in self.cbs for o in _with_inner(cb)]
-        self._names_read = tuple(self.cbs), carriers, _default_names(carriers), names
+        self._names_read = tuple(self.cbs), carriers, _declared(carriers), names, ranges
         return names
 
+# %% ../../nbs/core/param_groups.ipynb #1c7e7da5
+class _HyperChecks(_HyperNames):
+    "The part of an optimizer that checks names and values of its hypers"
     def _check_name(self, name, known):
         "An error unless `name` is a hyper, one of those that are `known`"
         if name not in self.hypers[0] and any(name in state for state in self.state.values()):
             _raise_is_state(name, 'a callback')
         if name in known: return
-        raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{suggest_name(name, known)} "
+        hint = suggest_name(name, {*known, *_synonyms(known)})
+        raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{hint} "
                         f"It takes: {', '.join(sorted(known))}")
 
+    def _check_value(self, name, v):
+        "`v`, a plain number if it is one, if hyper `name` may have it; `hyper_names` has read the ranges"
+        return check_hyper(name, v, self._names_read[-1].get(name))
+
 # %% ../../nbs/core/param_groups.ipynb #aa6a0da6
-class _Hypers(_HyperNames):
+class _Hypers(_HyperChecks):
     "The part of an optimizer that sets its hypers"
     def group_values(self,
                      hypers): # a dict: name of a hyper -> value as in `set_hyper`
         "The values as a list for each hyper, one per group; an error if a hyper cannot have them"
-        known, n, res = self.hyper_names(), len(self.param_lists), {}
+        known, res = self.hyper_names(), {}
+        if not known.issuperset(hypers): hypers = _in_our_names(hypers, known)
         for name,v in hypers.items():
             if name not in known or name not in self.hypers[0]: self._check_name(name, known)
-            try: res[name] = vs = broadcast_to_groups(v, n)
+            try: vs = self._spread(name, v)
             except ValueError as e: raise ValueError(f"{name}: {e}") from None
-            for o in vs: check_hyper(name, o)
+            res[name] = [self._check_value(name, o) for o in vs]
         return res
 
+    def _spread(self, name, v):
+        "Value `v` of a hyper for each group; a rate for all is multiplied by a group's note `lr_scale`"
+        vs = broadcast_to_groups(v, len(self.param_lists))
+        if name != 'lr' or not any(self._notes) or not isinstance(v, (int, float)): return vs
+        return [o*note.get('lr_scale', 1) for o,note in zip(vs, self._notes)]
+
     def set_hypers(self, **hypers): # values as in `set_hyper`, by name
-        "Set several hypers at once, all or (if one is wrong) none"
+        "Set several hypers at once, by our names or PyTorch's, all or (if one is wrong) none"
         for name,vs in self.group_values(hypers).items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
 
@@ -124,6 +156,28 @@ def move_state_to(state, # what is remembered of parameter `p`
     for k,v in state.items():
         if isinstance(v, torch.Tensor) and v.device != device: state[k] = v.to(device)
 
+def _cast_state(state, p, old):
+    "The tensors in `state` that have the dtype `old` (a text; None: any), which `p` had, in the dtype of `p`"
+    for k,v in state.items():
+        if isinstance(v, torch.Tensor) and v.is_floating_point() and str(v.dtype) == (old or str(v.dtype)):
+            state[k] = v.to(p.dtype)
+
+class _Dtypes:
+    "The part of an optimizer that knows in which dtype its parameters were"
+    # that of the first parameter of each group, looked at before each step; and that of each, by name
+    _first_dtypes, _dtypes = None, {}
+
+    def _keep_dtypes(self):
+        self._first_dtypes = [pg[0].dtype for pg in self.param_lists]
+        self._dtypes = {p: str(p.dtype) for pg in self.param_lists for p in pg}
+
+    def _follow_dtypes(self):
+        "The model was given another dtype: what had that of its parameter has it again"
+        for pg in self.param_lists:
+            for p in pg: _cast_state(self.state[p], p, self._dtypes.get(p, str(p.dtype)))
+        self._keep_dtypes()
+
+# %% ../../nbs/core/param_groups.ipynb #0b7baeb8
 def zero_or_drop_grad(p, # a parameter with a gradient
                       set_to_none): # drop it, instead of filling it with zeros?
     "Forget the gradient of `p` and its history"
@@ -149,6 +203,10 @@ def _snapshot(p, state):
 def _call_with_hint(cb, p, given):
     "`cb(p, **given)`; if that fails for want of a name, an error that says which and what to do"
     try: return cb(p, **given)
+    except (NotImplementedError, RuntimeError):
+        if p.grad is None or p.grad.layout is torch.strided: raise
+        raise TypeError(f"{cb_name(cb)} cannot compute with the sparse gradient of a parameter of shape "
+                        f"{tuple(p.shape)}: say nn.Embedding(..., sparse=False), or take SGD") from None
     except TypeError as e:
         missing = [k for k,arg in cb_args(cb).items() if arg.default is arg.empty and k not in given]
         if not missing: raise
@@ -181,13 +239,16 @@ def _call_watched(cb, hypers, keeper, put_back, p, **given):
     return new
 
 # %% ../../nbs/core/param_groups.ipynb #d51ab25f
+def _kind_of(p): return p.ndim, p.grad.layout # one parameter of each kind is watched
+
 class _WatchedStep:
     "The part of an optimizer that watches the first step of its callbacks"
     def _begin_step(self,
                     closure): # computes the loss again, as PyTorch's optimizers allow; or None
         "Look whether the callbacks need watching; gives what `closure` gives, computed with gradients"
+        if [pg[0].dtype for pg in self.param_lists] != self._first_dtypes: self._follow_dtypes()
         if self._validated_for and self._validated is not self.cbs:
-            seen = (self._validated_for.get(p.ndim) for p,*_ in self.all_params(with_grad=True))
+            seen = (self._validated_for.get(_kind_of(p)) for p,*_ in self.all_params(with_grad=True))
             if all(cbs is self.cbs for cbs in seen): self._validated = self.cbs
         if closure is None: return
         with torch.enable_grad(): return closure()
@@ -200,11 +261,11 @@ class _WatchedStep:
         return self.cbs if self._validated is self.cbs else self._watch(p, state)
 
     def _watch(self, p, state):
-        if self._validated_for.get(p.ndim) is self.cbs: return self.cbs
+        if self._validated_for.get(_kind_of(p)) is self.cbs: return self.cbs
         put_back, keeper = _snapshot(p, state), {}
         def watched():
             for cb in self.cbs: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
-            self._validated_for[p.ndim] = self.cbs # reached if nothing went wrong
+            self._validated_for[_kind_of(p)] = self.cbs # reached if nothing went wrong
         return watched()
 
 # %% ../../nbs/core/param_groups.ipynb #0103070f
@@ -248,6 +309,53 @@ def _check_shapes(want, got):
             raise ValueError(f"parameter {j} of group {i} has shape {shape}, "
                              f"but the state dict was saved for shape {saved}: another model?")
 
+# %% ../../nbs/core/param_groups.ipynb #d12c8a59
+def _kept_as(cbs):
+    "State -> what it is before the first step, and whether it may have any shape"
+    args = [(cb, arg) for cb in cbs for arg in cb_args(cb).values()]
+    return {arg.name: (arg.default, getattr(_inner(cb), 'whole_tensors', False)) for cb,arg in args
+            if arg.default is not arg.empty}
+
+def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
+
+def _is_alike(v, start):
+    "Can what a callback starts as `start` (None: a tensor, most often) have become `v`?"
+    if isinstance(start, bool): return isinstance(v, bool)
+    if _is_number(start): return _is_number(v) or isinstance(v, torch.Tensor)
+    return _fits_in_file(v) and not (start is None and isinstance(v, str))
+
+def _check_statistic(k, v, p, kept_as, mine):
+    "An error unless `v` can be the state `k` of `p`; it is `mine` now, and a callback starts with `kept_as`"
+    start, any_shape = kept_as
+    if not _is_alike(v, start):
+        raise ValueError(f"the state dict has {v!r} for the state {k!r}: was the file altered?")
+    if _is_number(v) and not abs(v) < float('inf'):
+        raise ValueError(f"the state dict has {k}={v}, which is not a finite number")
+    shapes = (), p.shape, getattr(mine, 'shape', ())
+    if not isinstance(v, torch.Tensor) or any_shape or v.shape in shapes: return
+    raise ValueError(f"the state dict has a {k!r} of shape {tuple(v.shape)} for a parameter of shape "
+                     f"{tuple(p.shape)}: was the file altered? (If a callback does keep it in that shape, "
+                     "set the attribute whole_tensors = True of the callback)")
+
+# %% ../../nbs/core/param_groups.ipynb #5473e81d
+def _check_entries(opt, sd):
+    "An error unless hypers and statistics in state dict `sd` are as many as in `opt`, and of their kind"
+    params, flags = [p for p,*_ in opt.all_params()], dict.fromkeys(('do_wd', 'force_train'), (True, False))
+    n = len(opt.hypers)
+    for what,kinds in [('hypers', [dict]*n), ('notes', [dict]*n), ('state', [dict]*len(params)),
+                       ('dtypes', [str]*len(params))]:
+        if what in sd and [type(o) for o in sd[what]] != kinds:
+            raise ValueError(f"the state dict needs {len(kinds)} entries under {what!r}: "
+                             "was the file altered?")
+    unknown = {k for h in sd['hypers'] for k in _in_our_names(h, opt.hyper_names())} - opt.hyper_names()
+    if unknown:
+        raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
+                         "of the state dict: another optimizer?")
+    for o in (*sd['hypers'], *sd.get('notes', ())): opt._sort_options(o)
+    kept_as = _kept_as(opt.cbs) | flags
+    for p,state in zip(params, sd['state']):
+        for k,v in state.items(): _check_statistic(k, v, p, kept_as.get(k, (..., False)), opt.state[p].get(k))
+
 # %% ../../nbs/core/param_groups.ipynb #26ed3f90
 def check_state_dict(opt, # a `BaseOptimizer`
                      sd): # a state dict
@@ -261,10 +369,7 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if theirs != mine['cbs']:
         raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is "
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
-    unknown = {k for h in sd['hypers'] for k in h} - opt.hyper_names()
-    if unknown:
-        raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
-                         "of the state dict: another optimizer?")
+    _check_entries(opt, sd)
 
 # %% ../../nbs/core/param_groups.ipynb #c23b2da5
 class _StateDict:
@@ -278,54 +383,98 @@ class _StateDict:
         "State of every parameter, in order, and the hypers of every group; tensors are shared, not copied"
         states = [dict(state) for *_,state,_ in self.all_params()]
         shapes = [[tuple(p.shape) for p in pg] for pg in self.param_lists]
-        return dict(state=states, hypers=[dict(h) for h in self.hypers],
-                    shapes=shapes, cbs=[cb_name(cb) for cb in self.cbs])
+        dtypes = [str(p.dtype) for p,*_ in self.all_params()]
+        return dict(state=states, hypers=[dict(h) for h in self.hypers], shapes=shapes, dtypes=dtypes,
+                    notes=[dict(o) for o in self._notes], cbs=[cb_name(cb) for cb in self.cbs])
 
     def load_state_dict(self,
                         sd): # what `state_dict` gave
         "Take over state (copied) and hypers"
         check_state_dict(self, sd)
-        def own(v, p): return v.detach().clone().to(p.device) if isinstance(v, torch.Tensor) else v
-        for (p,*_),state in zip(self.all_params(), sd['state']):
-            self.state[p] = {k: own(v, p) for k,v in state.items()}
-        for mine,h in zip(self.hypers, sd['hypers']): mine.update(h)
+        params = [p for p,*_ in self.all_params()]
+        for p,state,dtype in zip(params, sd['state'], sd.get('dtypes', [None]*len(params))):
+            self.state[p] = state = {k: v.detach().clone() if isinstance(v, torch.Tensor) else v
+                                     for k,v in state.items()}
+            move_state_to(state, p)
+            _cast_state(state, p, dtype)
+        self._keep_dtypes()
+        for mine,h in zip(self.hypers, sd['hypers']): mine.update(self._sort_options(h)[0])
+        for mine,note in zip(self._notes, sd.get('notes', ())): mine.update(note)
+
+# %% ../../nbs/core/param_groups.ipynb #4a6db33c
+class _GroupOptions:
+    "The part of an optimizer that sets hypers and notes of a single group"
+    def _sort_options(self, options):
+        "Hypers under our names and schedulers' notes among `options`; an error for what is neither"
+        known, hypers, notes = self.hyper_names(), {}, {}
+        for k,v in _in_our_names(options, known).items():
+            if k not in known and _is_note(k, known):
+                notes[k] = v if isinstance(v, (str, list, tuple)) and _fits_in_file(v) else check_hyper(k, v)
+            else:
+                self._check_name(k, known)
+                hypers[k] = self._check_value(k, v)
+        return hypers, notes
+
+    def _set_options(self, i, options):
+        "Set hypers and notes of group `i`: all or, if one is wrong, none"
+        hypers, notes = self._sort_options(options)
+        self.hypers[i].update(hypers)
+        self._notes[i].update(notes)
+
+    def _read_option(self, i, k):
+        "The hyper or note `k` of group `i`, under our name or PyTorch's"
+        entries = {**self._notes[i], **self.hypers[i]}
+        if k in entries: return entries[k]
+        vs = tuple(entries[o] for o in _our_names(k, entries))
+        return vs if k == 'betas' else vs[0]
+
+    def _set_params(self, i, params):
+        lists = list(self.param_lists)
+        lists[i] = params
+        self.param_lists = to_param_groups(lists)
 
 # %% ../../nbs/core/param_groups.ipynb #30effd01
 class _GroupView(MutableMapping):
     "One parameter group, as PyTorch's tools expect it"
     def __init__(self, opt, i): self.opt, self.i = opt, i
-    @property
-    def _notes(self): return self.opt.__dict__.setdefault('_group_notes', {}).setdefault(self.i, {})
     def __getitem__(self, k):
-        if k == 'params': return self.opt.param_lists[self.i]
-        return {**self._notes, **self.opt.hypers[self.i]}[k]
+        return self.opt.param_lists[self.i] if k == 'params' else self.opt._read_option(self.i, k)
     def __setitem__(self, k, v):
-        if k == 'params': self.opt.param_lists[self.i] = list(v)
-        elif k not in self.opt.hyper_names(): self._notes[k] = v
-        else:
-            check_hyper(k, v)
-            self.opt.hypers[self.i][k] = v
-    def __delitem__(self, k): del self._notes[k]
-    def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self._notes])
+        if k == 'params': self.opt._set_params(self.i, v)
+        else: self.opt._set_options(self.i, {k: v})
+    def update(self, *args, **kwargs): # all or, if one is wrong, none
+        new = dict(*args, **kwargs)
+        if 'params' in new: self['params'] = new.pop('params')
+        self.opt._set_options(self.i, new)
+    def __delitem__(self, k): del self.opt._notes[self.i][k]
+    def __iter__(self): return iter(['params', *self.opt.hypers[self.i], *self.opt._notes[self.i]])
     def __len__(self): return len(list(iter(self)))
+    def __repr__(self): return repr(dict(self))
 
 # %% ../../nbs/core/param_groups.ipynb #03315e0b
-class _TorchInterface:
+class _TorchInterface(_GroupOptions):
     "The part of an optimizer that PyTorch's schedulers, scalers and `copy` deal with"
     @property
     def param_groups(self):
         "The groups as PyTorch's tools expect them: `params` and the hypers of each, to be read and written"
         return [_GroupView(self, i) for i in range(len(self.param_lists))]
 
+    @property
+    def defaults(self):
+        "The first group's hypers, under PyTorch's names as well: who moves momentum looks for its name here"
+        group = self.param_groups[0]
+        return {k: group[k] for k in (*self.hypers[0], *_synonyms(self.hypers[0]))}
+
     def add_param_group(self,
                         group): # a dict: `params`, in no group yet, and hypers (else the last group's)
         "Add a parameter group"
-        new = group['params']
-        lists = to_param_groups([*self.param_lists, [new] if isinstance(new, torch.Tensor) else list(new)])
-        for k,v in group.items(): check_hyper(k, v)
+        if not isinstance(group, dict):
+            raise TypeError("a group is a dict, as in add_param_group(dict(params=[...]))")
+        lists = to_param_groups([*self.param_lists, group])
+        hypers, notes = self._sort_options(_group_options([group])[0])
         self.param_lists = lists
-        self.hypers.append({**self.hypers[-1]})
-        self.param_groups[-1].update({k: v for k,v in group.items() if k != 'params'})
+        self.hypers.append({**self.hypers[-1], **hypers})
+        self._notes.append(notes)
 
     def register_step_pre_hook(self, *args, **kwargs):
         raise NotImplementedError("an Optimizer has no hooks: what is to happen in each step is an optimizer "
@@ -333,26 +482,34 @@ class _TorchInterface:
                                   "after_step of a Learner's callback")
     register_step_post_hook = register_step_pre_hook
 
+# %% ../../nbs/core/param_groups.ipynb #e653c216
+class _Pickled:
+    "The part of an optimizer that `pickle` and `deepcopy` ask"
     def __getstate__(self):
-        left_out = ('_engine', '_names_read', 'step') # made again when needed; a scheduler wraps `step`
+        # made again when needed; a scheduler wraps `step`; and a fit gives the closure
+        left_out = '_engine', '_names_read', 'step', 'closure'
         return {k: v for k,v in self.__dict__.items() if k not in left_out}
     def __setstate__(self, d): self.__dict__.update(d)
 
 # %% ../../nbs/core/param_groups.ipynb #d8608caa
-class BaseOptimizer(_Hypers, _WatchedStep, _Freezing, _StateDict, _TorchInterface, torch.optim.Optimizer):
+class BaseOptimizer(_Hypers, _Dtypes, _WatchedStep, _Freezing, _StateDict, _TorchInterface, _Pickled,
+                    torch.optim.Optimizer):
     "Parameters in groups, hypers of each group, and what is remembered of each parameter"
     def __init__(self,
                  params, # tensors, or lists of tensors
                  cbs, # optimizer callback, or several
                  **hypers): # a number for all groups, or a list with one per group
+        params = list(params) if not isinstance(params, torch.Tensor) else params
         self.param_lists = to_param_groups(params)
         self.cbs = list(cbs) if isinstance(cbs, (list, tuple)) else [cbs]
         if not self.cbs:
             raise ValueError("cbs is empty: an optimizer without callbacks moves nothing; "
                              "[sgd_cb] is the smallest")
-        self.state, self.hypers = defaultdict(dict), [{} for _ in self.param_lists]
-        self.frozen_idx, self.defaults = 0, {}
-        # the callbacks that have stepped a parameter with so many dimensions; those that have stepped all
+        self.state, self.frozen_idx = defaultdict(dict), 0
+        self.hypers, self._notes = ([{} for _ in self.param_lists] for _ in range(2))
+        # the callbacks that have stepped a parameter of this kind; those that have stepped all
         self._validated_for, self._validated = {}, None
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
-        self.set_hypers(**{**own, **hypers})
+        self.set_hypers(**{**own, **_in_our_names(hypers, self.hyper_names())})
+        for i,o in _group_options(params).items(): self._set_options(i, o)
+        self._keep_dtypes()

@@ -7,7 +7,7 @@ __all__ = ['set_seed', 'set_deterministic', 'get_rng_state', 'set_rng_state', 'p
            'get_generator_state', 'set_generator_state', 'get_loader_state', 'set_loader_state']
 
 # %% ../../nbs/core/rng.ipynb #888aaabe
-import json, os, random
+import inspect, json, os, random
 from contextlib import contextmanager
 import numpy as np
 import torch
@@ -31,13 +31,19 @@ def set_deterministic(on=True): # or False: whatever is fastest, again
     if on: torch.backends.cudnn.benchmark = False
 
 # %% ../../nbs/core/rng.ipynb #071d5bce
+def _check_position(pos, top):
+    "An error unless a generator's `pos` is one of 0 to `top`: NumPy reads there without looking"
+    if type(pos) is not int or not 0 <= pos <= top:
+        raise ValueError(f"the state of a generator is at {pos}, and there are places 0 to {top} only")
+
 def _numpy_to_plain(s):
     kind, keys, *rest = s
     return kind, torch.from_numpy(keys.astype(np.int64)), *rest
 
 def _numpy_from_plain(s):
-    kind, keys, *rest = s
-    return kind, keys.cpu().numpy().astype(np.uint32), *rest
+    kind, keys, pos, *rest = s
+    _check_position(pos, 624)
+    return kind, keys.cpu().numpy().astype(np.uint32), pos, *rest
 
 # %% ../../nbs/core/rng.ipynb #d53916ff
 def _mps_state():
@@ -100,12 +106,19 @@ def get_generator_state(g): # a generator of torch, Python or NumPy
     if isinstance(g, np.random.RandomState): return _numpy_to_plain(g.get_state())
     return json.dumps(g.bit_generator.state, default=lambda o: o.tolist())
 
+def _bits_from_plain(s):
+    state = json.loads(s)
+    for d in (state, state['state']):
+        if 'pos' in d: _check_position(d['pos'], 624)
+        if 'buffer_pos' in d: _check_position(d['buffer_pos'], 4)
+    return state
+
 def set_generator_state(g, s): # `s` is what `get_generator_state` gave
     "Put generator `g` where it was"
     if isinstance(g, torch.Generator): g.set_state(s.cpu())
     elif isinstance(g, random.Random): g.setstate((s[0], tuple(s[1]), s[2]))
     elif isinstance(g, np.random.RandomState): g.set_state(_numpy_from_plain(s))
-    else: g.bit_generator.state = json.loads(s)
+    else: g.bit_generator.state = _bits_from_plain(s)
 
 # %% ../../nbs/core/rng.ipynb #bfe3793b
 def _samplers(dl):
@@ -113,22 +126,55 @@ def _samplers(dl):
     found = [getattr(o, n, None) for o in _loader_parts(dl) for n in ('sampler', 'batch_sampler')]
     return list({id(o): o for o in found if o is not None}.values())
 
-def _plain_attrs(o):
-    "The numbers and words among the attributes of sampler `o`, if it is no class of PyTorch's"
+# what every DataLoader has: a number of workers, say, which may be another one today
+_loader_settings = {*vars(torch.utils.data.DataLoader([0]))}
+
+def _settings(o):
+    "What loader or dataset `o` was made with, by name: that is no memory"
+    if not hasattr(o, '__dict__'): return set()
+    return _loader_settings.union(inspect.signature(type(o).__init__).parameters)
+
+def _counting_parts(dl):
+    "What may count in loader `dl`, and which of its attributes do not: samplers, then itself and its dataset"
+    samplers = _samplers(dl)
+    others = [o for o in _loader_parts(dl) if not any(o is s for s in samplers)]
+    return [(o, set()) for o in samplers] + [(o, _settings(o)) for o in others]
+
+def _plain_attrs(o, settings):
+    "The numbers and words among the attributes of `o`, if it is no class of PyTorch's"
     if type(o).__module__.startswith('torch.'): return {}
-    return {k: v for k,v in getattr(o, '__dict__', {}).items() if type(v) in (bool, int, float, str)}
+    attrs = getattr(o, '__dict__', {})
+    return {k: v for k,v in attrs.items() if type(v) in (bool, int, float, str) and k not in settings}
 
 # %% ../../nbs/core/rng.ipynb #48f84f77
+def _has_state_dict(o):
+    named = hasattr(o, 'state_dict') and hasattr(o, 'load_state_dict') and not isinstance(o, type)
+    return named and not type(o).__module__.startswith('torchdata.') # theirs starts worker processes
+
 def get_loader_state(dl): # any loader
     "Where the generators and the samplers of loader `dl` are, as plain data"
     # the names `dice` and `samplers` stand in checkpoints that people have
-    def state(o): return o.state_dict() if hasattr(o, 'state_dict') else _plain_attrs(o)
+    def state(o, settings): return o.state_dict() if _has_state_dict(o) else _plain_attrs(o, settings)
     return dict(dice=[get_generator_state(g) for g in loader_generators(dl)],
-                samplers=[state(o) for o in _samplers(dl)])
+                samplers=[state(*part) for part in _counting_parts(dl)])
+
+def _check_memory(o, state):
+    "An error unless the dict `state`, from a file, names attributes of `o` that can be a memory"
+    for k in state:
+        mine = getattr(type(o), k, None)
+        if not k.isidentifier() or k.startswith('__') or callable(mine) or hasattr(mine, '__get__'):
+            raise ValueError(f"{k!r} is nothing that a {type(o).__name__} can remember")
+
+def _set_plain_attrs(o, state, settings):
+    "Give `o` the numbers and words of `state` back; a path is none of them"
+    def is_memory(v): return type(v) in (bool, int, float) or type(v) is str and not {'/', '\\'} & {*v}
+    known = {k: v for k,v in state.items() if is_memory(v) and k not in settings}
+    _check_memory(o, known)
+    if known: vars(o).update(known)
 
 def set_loader_state(dl, s): # `s` is what `get_loader_state` gave
     "Put the generators and the samplers of loader `dl` where they were"
     for g,state in zip(loader_generators(dl), s['dice']): set_generator_state(g, state)
-    for o,state in zip(_samplers(dl), s['samplers']):
-        if hasattr(o, 'load_state_dict'): o.load_state_dict(state)
-        elif state: vars(o).update(state)
+    for (o,settings),state in zip(_counting_parts(dl), s['samplers']):
+        if _has_state_dict(o): o.load_state_dict(state)
+        else: _set_plain_attrs(o, state, settings)

@@ -8,16 +8,19 @@ __all__ = ['loop_state']
 # %% ../../nbs/core/snapshot.ipynb #706aec6f
 import copy
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from operator import length_hint
 import torch
 from fastcore.basics import patch
+from torch.nn.parameter import is_lazy
 from .rng import *
 from .learner_base import *
+from .learner_base import _Scope
 
 # %% ../../nbs/core/snapshot.ipynb #1f76125c
 loop_state = ('n_epoch', 'epoch', 'start_epoch', 'resume', 'stage', 'fitting', 'training', 'dl', 'n_iter',
               'iter', 'train_iter', 'pct_train', 'xb', 'xkw', 'yb', 'pred', 'loss', 'n_items', 'smooth_loss',
-              'logger', '_own_wd')
+              'logger', '_own_wd', '_to_clean_up')
 
 # %% ../../nbs/core/snapshot.ipynb #69e01e9f
 def _keep_loop_state(learn):
@@ -37,7 +40,7 @@ def _layer_attrs(m):
 
 def _keep_layers(model):
     "A function that puts buffers, modes and the layers' own attributes of `model` back"
-    buffers = [(b, b.clone()) for b in model.buffers()]
+    buffers = [(b, b.clone()) for b in model.buffers() if not is_lazy(b)]
     layers = [(m, _layer_attrs(m)) for m in model.modules()]
     def put_back():
         for b,old in buffers: b.data.copy_(old)
@@ -49,8 +52,7 @@ def _keep_layers(model):
 # %% ../../nbs/core/snapshot.ipynb #8fad20ca
 def _keep_weights(model):
     "A function that puts the weights of `model`, their gradients and whether they train back"
-    kept = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
-    for p,*_ in kept: p.grad = None # the trial's gradients are others
+    kept = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters() if not is_lazy(p)]
     def put_back():
         for p,old,grad,flag in kept:
             p.data.copy_(old)
@@ -82,19 +84,21 @@ def _deepcopy_or_same(v, memo):
 
 # %% ../../nbs/core/snapshot.ipynb #c7c1e850
 def _keep_callbacks(learn):
-    "Give the callbacks copies of their memory; a function that gives them the original back"
-    before, memo = learn.cbs, _not_copied(learn)
+    "A function that gives the callbacks of `learn` their memory back, with the very objects that it had"
+    before = learn.cbs
     originals = [(cb, dict(vars(cb))) for cb in before]
-    for cb,memory in originals:
-        vars(cb).update({k: _deepcopy_or_same(v, memo) for k,v in memory.items() if k != 'learn'})
     def put_back():
         for cb,memory in originals:
-            vars(cb).clear()
             vars(cb).update(memory)
-        if learn.cbs != before:
-            learn.cbs = before
-            learn._sort_cbs()
+            for k in vars(cb).keys() - memory.keys(): del vars(cb)[k]
+        learn.cbs = before
     return put_back
+
+def _copy_memories(learn):
+    "Give the callbacks copies of their memory"
+    memo = _not_copied(learn)
+    for cb in learn.cbs:
+        vars(cb).update({k: _deepcopy_or_same(v, memo) for k,v in vars(cb).items() if k != 'learn'})
 
 # %% ../../nbs/core/snapshot.ipynb #90f008f7
 def _enter_all(stack, cbs, name):
@@ -115,37 +119,50 @@ def _running_cbs(learn):
 def preserve_state(self:BaseLearner,
                    cbs=None): # callbacks that hear this question, and nothing else
     "A question to the model: afterwards the training is where it was, also in the middle of a batch"
-    before, deaf = self._silent, [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
-    kept = [_keep_loop_state(self), _keep_layers(self.model)]
-    if self.fitting: kept.append(_keep_callbacks(self))
-    try:
-        with preserve_rng(), ExitStack() as stack:
-            _enter_all(stack, self.cbs, 'preserve_state')
-            self._silent, self.fitting = [*before, *deaf], False
-            self._sort_cbs()
-            with self.added_cbs(cbs): yield
-    finally:
-        for put_back in kept: put_back()
-        self._silent = before
+    with _Scope(self) as scope, ExitStack() as stack:
+        deaf = [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
+        scope.undo += [_keep_loop_state(self), *map(_keep_layers, self._modules())]
+        if self.fitting:
+            scope.undo.append(_keep_callbacks(self))
+            _copy_memories(self)
+        scope.undo += [partial(set_rng_state, get_rng_state()), stack.close]
+        _enter_all(stack, self.cbs, 'preserve_state')
+        self._silent, self.fitting = [*self._silent, *deaf], False
         self._sort_cbs()
+        with self.added_cbs(cbs): yield
 
 # %% ../../nbs/core/snapshot.ipynb #ebce076f
 @patch
 @contextmanager
 def trial_run(self:BaseLearner):
     "Whatever is trained inside: model, optimizer, callbacks and random numbers are afterwards as they were"
-    with self.preserve_state():
-        kept = [_keep_weights(self.model), _keep_opt(self), _keep_callbacks(self)]
-        try:
-            with torch.enable_grad(): yield
-        finally:
-            for put_back in kept: put_back()
+    with self.preserve_state(), _Scope(self) as scope, torch.enable_grad():
+        scope.undo += [_keep_opt(self), *map(_keep_weights, self._modules()), _keep_callbacks(self)]
+        _copy_memories(self)
+        for m in self._modules(): m.zero_grad(set_to_none=True) # the trial's gradients are others
+        yield
 
 # %% ../../nbs/core/snapshot.ipynb #d72c9f9a
 @patch
 @contextmanager
 def eval_weights(self:BaseLearner):
     "Within it the model has the weights that a validation scores"
-    with ExitStack() as stack:
+    with _Scope(self) as scope, ExitStack() as stack:
+        scope.undo.append(stack.close)
         _enter_all(stack, self.cbs, 'eval_weights')
         yield self
+
+# %% ../../nbs/core/snapshot.ipynb #1475ae94
+@patch
+@contextmanager
+def _take_whole(self:BaseLearner, file, *undo):
+    "If anything fails inside, all is as before, and the error names `file`; `undo`: what else to put back"
+    with _Scope(self) as scope:
+        scope.undo += [_keep_opt(self), *map(_keep_weights, self._modules()),
+                       *map(_keep_layers, self._modules()), _keep_loop_state(self), *undo]
+        try: yield
+        except Exception as e:
+            if isinstance(e, ValueError) and str(file) in str(e): raise
+            raise ValueError(f"{file} was written for something else, or altered ({type(e).__name__}: {e}); "
+                             "nothing has been changed") from e
+        scope.undo.clear()

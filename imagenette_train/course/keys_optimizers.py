@@ -239,73 +239,6 @@ def _first_leap():
                            (lambda gs: rms(gs, share=1),
                             "dampened, please: the new square has the share 1 - alpha")])
 
-# %% ../../nbs/course/keys_optimizers.ipynb #d4f1ac6e
-@answer_key
-def _convert_root():
-    define_exercise('convert-root', float, 0.02*math.sqrt(1e-4),
-                    wrong=[(0.02*1e-4, "the sum of squares is 10,000 times the average; but "
-                                       "what is divided by is its root"),
-                           (2., "the wrong way round: a larger divisor made its steps shorter, not longer"),
-                           (0.002, "that is the factor for alpha 0.99"),
-                           (0.02, "then its steps would be a hundred times as long")])
-
-# %% ../../nbs/course/keys_optimizers.ipynb #94ccf88d
-@answer_key
-def _two_eps():
-    define_exercise('two-eps', math.log10, -6.,
-                    wrong=[(1e-12, "inside the root it is compared with the square of a "
-                                   "gradient, outside with the gradient"),
-                           (1e-24, "the wrong way round: the root makes a small number larger")])
-
-# %% ../../nbs/course/keys_optimizers.ipynb #0aa2888b
-@answer_key
-def _come_to_rest(rms):
-    def rested(rate, n=80):
-        def opt_func(params):
-            opt, i = rms(params), iter(range(n))
-            step = opt.step
-            def scheduled():
-                opt.set_hyper('lr', float(rate(next(i), n)))
-                step()
-            opt.step = scheduled
-            return opt
-        return descent_path(opt_func, n=n)[-1].norm().item()
-    define_exercise('come-to-rest', rested, lambda far: far < 1e-4,
-                    wrong=[(lambda i, n: 0.15, "as long as ever at the end: the rate has not fallen"),
-                           (lambda i, n: 0.001,
-                            "it has hardly left: start with longer steps", lambda v: v > 3.5),
-                           (lambda i, n: 0.15*(1 - i/n)**2,
-                            "it fell too soon, and did not quite arrive", lambda v: v > 0.1),
-                           (lambda i, n: 0.15*(1 - i/n),
-                            "nearly: a little more at the start, "
-                            "or a little less at the end", lambda v: True)])
-
-# %% ../../nbs/course/keys_optimizers.ipynb #06220fa7
-@answer_key
-def _unbiased():
-    def averages(gs, beta, t0=1, divide=lambda m, d: m/d, share=None):
-        m, avg, unbiased = 0., [], []
-        for t,g in enumerate(gs, t0):
-            m = beta*m + (1-beta if share is None else share)*g
-            avg.append(m)
-            unbiased.append(divide(m, 1 - beta**t))
-        return avg, unbiased
-    def both(f):
-        avg, unbiased = f([5., 5., 5.], 0.9)
-        return {'of 5, 5, 5 the averages': avg, 'of 5, 5, 5 the unbiased averages': unbiased}
-    define_exercise('unbiased', both,
-                    {'of 5, 5, 5 the averages': [0.5, 0.95, 1.355],
-                     'of 5, 5, 5 the unbiased averages': [5., 5., 5.]},
-                    wrong=[(lambda gs, beta: averages(gs, beta, t0=0),
-                            "1 - beta**0 is 0: count the first step as number 1"),
-                           (lambda gs, beta: averages(gs, beta, divide=lambda m, d: m*d),
-                            "the average is too small by this factor: divide by it"),
-                           (lambda gs, beta: averages(gs, beta, divide=lambda m, d: m/(1-beta)),
-                            "right for the first one only: what is missing gets smaller with every step"),
-                           (lambda gs, beta: averages(gs, beta, share=1),
-                            "with (1 - beta) in front of the gradient, please: dampened"),
-                           (lambda gs, beta: ([], []), "both lists are still empty")])
-
 # %% ../../nbs/course/keys_optimizers.ipynb #cc315f41
 @answer_key
 def _adams_first():
@@ -424,6 +357,29 @@ def _rebuild_adam():
                             "both averages add up whole gradients: each new one has the share 1 - beta"),
                            (like(keep=False),
                             "the averages are forgotten between the steps: keep them, for each parameter")])
+
+# %% ../../nbs/course/keys_optimizers.ipynb #0aa2888b
+@answer_key
+def _come_to_rest(rms):
+    def rested(rate, n=80):
+        def opt_func(params):
+            opt, i = rms(params), iter(range(n))
+            step = opt.step
+            def scheduled():
+                opt.set_hyper('lr', float(rate(next(i), n)))
+                step()
+            opt.step = scheduled
+            return opt
+        return descent_path(opt_func, n=n)[-1].norm().item()
+    define_exercise('come-to-rest', rested, lambda far: far < 1e-4,
+                    wrong=[(lambda i, n: 0.15, "as long as ever at the end: the rate has not fallen"),
+                           (lambda i, n: 0.001,
+                            "it has hardly left: start with longer steps", lambda v: v > 3.5),
+                           (lambda i, n: 0.15*(1 - i/n)**2,
+                            "it fell too soon, and did not quite arrive", lambda v: v > 0.1),
+                           (lambda i, n: 0.15*(1 - i/n),
+                            "nearly: a little more at the start, "
+                            "or a little less at the end", lambda v: True)])
 
 # %% ../../nbs/course/keys_optimizers.ipynb #dd411ffe
 @answer_key

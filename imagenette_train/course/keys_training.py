@@ -28,35 +28,6 @@ def _how_often():
                            ((5, 3, 1), "that is one epoch; there are two"),
                            ((10, 6, 10), "an epoch ends once, not after each batch")])
 
-# %% ../../nbs/course/keys_training.ipynb #ec851c7b
-@answer_key
-def _order():
-    order = ('begin_batch after_pred after_loss before_backward '
-             'after_backward before_step after_batch').split()
-    define_exercise('order', lambda v: [str(o) for o in v], order,
-                    wrong=[(['after_loss', 'before_step', 'begin_batch', 'after_batch', 'after_backward',
-                             'after_pred', 'before_backward'],
-                            "still shuffled: which one opens a batch, and which one closes it?"),
-                           ('begin_batch after_pred before_backward after_loss '
-                            'after_backward before_step after_batch'.split(),
-                            "there must be a loss before one gets ready to differentiate it"),
-                           ('begin_batch after_pred after_loss before_backward '
-                            'before_step after_backward after_batch'.split(),
-                            "the step needs gradients: what has to be done before it?")])
-
-# %% ../../nbs/course/keys_training.ipynb #45146637
-@answer_key
-def _events(Callback):
-    define_exercise('events', sorted, ['after_batch', 'after_cancel_batch', 'begin_batch'],
-                    wrong=[(['begin_batch', 'after_batch'],
-                            "and if the batch is cancelled? Do not type them, ask `event`"),
-                           (['begin_batch', 'after_batch', 'after_cancel_batch', 'before_batch'],
-                            "`before_batch` is today's name of one of the others: "
-                            "ask `event` for the chapter's"),
-                           ([e for e in dir(Callback) if 'batch' in e],
-                            "a plain `Callback` has no such methods; the names "
-                            "are the attributes of `event`")])
-
 # %% ../../nbs/course/keys_training.ipynb #3b74caa8
 @answer_key
 def _mirror(Callback, Learner, one):
@@ -123,27 +94,6 @@ def _every_second(Callback, CancelBatchException, CancelFitException, CancelTrai
                            (skipping(CancelFitException, 1),
                             "that ends the whole training: a smaller exception will do")])
 
-# %% ../../nbs/course/keys_training.ipynb #e2821568
-@answer_key
-def _first_add(Callback, Double, Learner, one):
-    class AddOne(Callback):
-        def after_loss(self): self.learn.loss = self.loss + 1
-    class Note(Callback):
-        order = 100
-        def after_batch(self): self.last = float(self.loss)
-    def both(cls):
-        res = {}
-        for when,cbs in dict(second=[Double, cls], first=[cls, Double]).items():
-            learn = Learner(one, tiny_net(), lambda pred, yb: pred.sum()*0 + 3, cbs=[*cbs, note := Note()])
-            learn.fit(1)
-            res[f'AddOne added {when}'] = note.last
-        return res
-    class After(AddOne): run_after = Double
-    define_exercise('first-add', both, {'AddOne added second': 8., 'AddOne added first': 8.},
-                    wrong=[(AddOne, "right only if it is added first. Which attribute of its "
-                                    "class says: before `Double`?"),
-                           (After, "now it always comes second: the other attribute")])
-
 # %% ../../nbs/course/keys_training.ipynb #5c5c634a
 @answer_key
 def _nan(Callback, CancelBatchException, CancelEpochException, CancelFitException, Learner, Recorder, dls):
@@ -177,105 +127,6 @@ def _nan(Callback, CancelBatchException, CancelEpochException, CancelFitExceptio
                             "only the batch is skipped: which exception ends the whole fit?"),
                            (stopper(CancelEpochException),
                             "the next epoch begins all the same: which exception ends the whole fit?")])
-
-# %% ../../nbs/course/keys_training.ipynb #10d4219c
-@answer_key
-def _reset(Callback, Learner, Listener, one):
-    def resets(cls):
-        ear, net = Listener(), tiny_net()
-        net.reset = lambda: ear.heard.append('RESET')
-        learn = Learner(one, net, cbs=[ear, cls()])
-        learn.logger = None
-        learn.fit(1)
-        kept = 'begin_epoch begin_train begin_batch after_train begin_validate after_validate RESET'.split()
-        return [e for e in ear.heard if e in kept]
-    def resetter(*events):
-        return type('Reset', (Callback,), {e: lambda self: self.model.reset() for e in events})
-    right = ('begin_epoch begin_train RESET begin_batch after_train begin_validate '
-             'RESET begin_batch after_validate').split()
-    define_exercise('reset', resets, right,
-                    wrong=[(Callback,
-                            "nobody calls reset so far: which two events open the two parts of an epoch?"),
-                           (resetter('begin_epoch'),
-                            "once an epoch is too little: validation would begin with the "
-                            "state of the last training batch"),
-                           (resetter('begin_train'),
-                            "and validation? It would begin with the state of the last training batch"),
-                           (resetter('after_train', 'after_validate'),
-                            "at the ends, as a sentence of the book has it; then the "
-                            "very first epoch begins with "
-                                                                 "whatever was there"),
-                           (resetter('begin_batch'),
-                            "before every batch: then nothing is carried from batch to batch at all")])
-
-# %% ../../nbs/course/keys_training.ipynb #6b960c25
-@answer_key
-def _penalty(Callback, DataLoaders, Learner, Optimizer, sgd_cb):
-    class Weight(nn.Module):
-        "One weight, which is also the prediction"
-        def __init__(self):
-            super().__init__()
-            self.w = nn.Parameter(torch.tensor([2.]))
-        def forward(self, x): return self.w*x
-    def _trained(cls): # loss 3w, and the penalty w**2
-        b = (torch.ones(1), torch.ones(1))
-        sgd = lambda ps, lr: Optimizer(ps, [sgd_cb], lr=lr)
-        learn = Learner(DataLoaders([b], [b]), Weight(), lambda pred, yb: 3*pred.sum(), sgd, lr=0.1,
-                        cbs=[cls()])
-        learn.logger = None
-        learn.fit(1)
-        rec = learn.recorder
-        return {'loss shown': rec.raw_losses[0], 'step of the weight': 2 - learn.model.w.item(),
-                'loss in validation': rec.values[0][1]}
-    class Detached(Callback):
-        run_valid = False
-        def after_loss(self): self.learn.loss = self.loss + self.pred.detach().pow(2).mean()
-    class Always(Callback):
-        def after_loss(self): self.learn.loss = self.loss + self.pred.pow(2).mean()
-    class LossDetached(Callback):
-        run_valid = False
-        def after_loss(self): self.learn.loss = self.loss.detach() + self.pred.pow(2).mean()
-    define_exercise('penalty', _trained,
-                    {'loss shown': 10., 'step of the weight': 0.7, 'loss in validation': 3*(2 - 0.7)},
-                    wrong=[(Detached, "`detach` cuts the penalty off from the weights: its number "
-                                      "is added, its gradient is not"),
-                           (Always, "right in training, but validation pays the penalty, too"),
-                           (LossDetached, "now the penalty trains, and the loss itself does not")])
-
-# %% ../../nbs/course/keys_training.ipynb #c4b6872b
-@answer_key
-def _clip(Callback, DataLoaders, Learner, Optimizer, sgd_cb):
-    class Pair(nn.Module):
-        "Two weights that start at 0"
-        def __init__(self):
-            super().__init__()
-            self.w = nn.Parameter(torch.zeros(2))
-        def forward(self, x): return self.w
-    def clipped(cls): # the gradient is (3, 4), of norm 5
-        b, res = (torch.ones(1), torch.ones(1)), {}
-        sgd = lambda ps, lr: Optimizer(ps, [sgd_cb], lr=lr)
-        for most in (1., 10.):
-            learn = Learner(DataLoaders([b], None), Pair(), lambda pred,
-                            yb: (pred*torch.tensor([3., 4.])).sum(),
-                            opt_func=sgd, lr=1., cbs=[cls(most)])
-            learn.logger = None
-            learn.fit(1)
-            res[f'step at gradient (3, 4), most={most}'] = (-learn.model.w.data).tolist()
-        return res
-    def clipper(event, f):
-        class C(Callback):
-            def __init__(self, most): self.most = most
-        setattr(C, event, lambda self: [f(p.grad, self.most) for p in self.model.parameters()])
-        return C
-    define_exercise('clip', clipped, {'step at gradient (3, 4), most=1.0': [0.6, 0.8],
-                                       'step at gradient (3, 4), most=10.0': [3., 4.]},
-                    wrong=[(clipper('begin_fit', lambda g, most: None),
-                            "nothing is shortened: at which event are there gradients, and "
-                            "no step has been taken yet?"),
-                           (clipper('before_step', lambda g, most: g.mul_(most/g.norm())),
-                            "a gradient that is short enough must be left alone"),
-                           (clipper('before_step', lambda g, most: g.clamp_(-most, most)),
-                            "that cuts each entry by itself, and the step takes another direction")])
 
 # %% ../../nbs/course/keys_training.ipynb #7f70a457
 @answer_key
@@ -414,43 +265,6 @@ def _same_training(Optimizer, SGD, sgd_cb):
                     wrong=[(0.01, "both are w - lr*grad, to the last bit: so what else "
                                   "differs between the two runs?",
                             lambda v: v > 0)])
-
-# %% ../../nbs/course/keys_training.ipynb #96a1ceaf
-@answer_key
-def _acts_like():
-    def long_run(lr, mom):
-        avg = 0.
-        for _ in range(2000): avg = mom*avg + 1
-        return lr*avg
-    cases = ((0.03, 0.), (0.03, 0.9), (0.03, 0.95), (0.1, 0.85))
-    define_exercise('acts-like', lambda f: {f'lr={lr}, mom={mom}': f(lr, mom) for lr,mom in cases},
-                    {f'lr={lr}, mom={mom}': long_run(lr, mom) for lr,mom in cases},
-                    wrong=[(lambda lr, mom: lr, "and the earlier gradients? They are still in the sum"),
-                           (lambda lr, mom: lr*(1+mom),
-                            "that is the second step: there are older gradients, too, and "
-                            "they make a geometric series"),
-                           (lambda lr, mom: lr*(1-mom), "with more memory the step gets longer, not shorter"),
-                           (lambda lr, mom: lr/mom if mom else lr,
-                            "for mom = 0.95 the step is 20 times as long: 1 + 0.95 + 0.95² + ...")])
-
-# %% ../../nbs/course/keys_training.ipynb #19c3b51f
-@answer_key
-def _right_rate(RMSProp, run_configs):
-    def trains(run):
-        far = max_param_diff(partial(run.opt_func, lr=run.lr), partial(RMSProp, lr=0.003), n=10)
-        return {"is the optimizer still the book's?": run.opt_func is run_configs['rmsprop'].opt_func,
-                'largest difference to RMSProp at 0.003': round(far, 9)}
-    define_exercise('right-rate', trains, {"is the optimizer still the book's?": True,
-                                           'largest difference to RMSProp at 0.003': 0.},
-                    wrong=[(replace(run_configs['rmsprop']),
-                            "as it is, it makes steps of a tenth: undampened, at sqr_mom=0.99, the "
-                            "divisor is ten times as large"),
-                           (replace(run_configs['rmsprop'], lr=0.0003),
-                            "smaller still! The divisor is too large; what makes up for it?"),
-                           (replace(run_configs['rmsprop'], lr=0.3),
-                            "the sum of squares is a hundred times too large, but one divides by its *root*"),
-                           (replace(run_configs['rmsprop'], opt_func=RMSProp),
-                            "that is another optimizer; leave it, and change the rate")])
 
 # %% ../../nbs/course/keys_training.ipynb #e9b7b96d
 @answer_key

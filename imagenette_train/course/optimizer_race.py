@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['landscapes', 'race_optimizers', 'sweep_rates', 'descent_paths', 'local_minimum', 'saddle_point', 'distance_to_goal',
-           'best_lr', 'run_race', 'first_step_below', 'clip_to_view', 'race_figure']
+           'best_lr', 'run_race', 'first_step_below', 'clip_to_view', 'race_figure', 'best_distance',
+           'turned_race_figure']
 
 # %% ../../nbs/course/optimizer_race.ipynb #92a6d365
+import math
 from functools import partial
 from itertools import product
 import torch
@@ -121,3 +123,46 @@ def race_figure(landscape='valley', # or 'dent', 'saddle'
     alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the goal'
     at = dict(zip(knobs, (*t['start'], 'best')))
     return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at, begin=begin)
+
+# %% ../../nbs/course/optimizer_race.ipynb #dd5a70e0
+def best_distance(opt_func, # makes an optimizer from lists of parameters
+                  angle=0.): # degrees by which valley and starts are turned
+    "Of 21 learning rates the best one in the valley, and the mean distance (geometric) after 40 steps"
+    around, lrs = torch.arange(12)*math.pi/6 + 0.26, torch.logspace(-2.5, 0, 21).tolist()
+    starts = rotate(torch.stack([4*around.cos(), around.sin()]), angle).T.tolist()
+    f = partial(quadratic_valley, angle=angle)
+    far = descent_paths(opt_func, dict(lr=lrs), starts, f)[:,:,-1].norm(dim=-1)
+    means = far.nan_to_num(1e9).clamp(1e-20, 1e9).log().mean(dim=1).exp()
+    return lrs[means.argmin()], means.min().item()
+
+# %% ../../nbs/course/optimizer_race.ipynb #f3f39fbf
+def _ellipses(angle, k=20.): # degrees; condition number
+    "Lines of equal loss of the valley, shape (points, 2), nan between two of them"
+    t = torch.linspace(0, 2*math.pi, 61)
+    around, gap = torch.stack([t.cos(), t.sin()/math.sqrt(k)]), torch.full((2, 1), torch.nan)
+    lines = [torch.cat([size*around, gap], 1) for size in torch.logspace(-0.5, 0.85, 9)]
+    return rotate(torch.cat(lines, 1), angle).T
+
+# %% ../../nbs/course/optimizer_race.ipynb #943cde98
+def turned_race_figure(*names): # of `race_optimizers`
+    "A race over the valley; you pick its angle and the rates"
+    knobs, lim = {'angle': [0, 15, 30, 45], 'rate': list(_shares)}, (-4.5, 3.)
+    lines = torch.stack([_ellipses(angle) for angle in knobs['angle']])
+    panel = PathPlot(quadratic_valley, {}, lim, lim, xlabel='first weight', ylabel='second weight')
+    panel.lines = QuantizedGrid(clip_to_view(lines, lim, lim).unsqueeze(1), 2, levels=2047)
+    rows, distances = {}, {}
+    for name in names:
+        lrs, paths = zip(*(_run_turned(race_optimizers[name], angle) for angle in knobs['angle']))
+        panel.paths[name] = QuantizedGrid(clip_to_view(torch.stack(paths), lim, lim), 2, levels=2047)
+        distances[name] = QuantizedGrid(distance_to_goal(torch.stack(paths)), 2, log=True, lim=(0, 1e3))
+        rows[name] = {'lr': QuantizedGrid(lrs, 2, log=True), 'distance': distances[name]}
+    panels = [panel, LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-5, 20))]
+    alt = 'Paths over the lines of equal loss of a valley, and their distances from its minimum'
+    at = {'angle': 0, 'rate': 'best'}
+    return InteractiveFigure(f"Race over the turned valley: {', '.join(names)}", alt, knobs, panels, rows, at)
+
+def _run_turned(opt_func, angle): # degrees
+    "Its rates, at the shares of the best one, and its paths at these"
+    lr, _ = best_distance(opt_func, angle)
+    lrs, start = [lr*share for share in _shares.values()], rotate(torch.tensor([-4., 1.]), angle).tolist()
+    return lrs, descent_paths(opt_func, dict(lr=lrs), [start], partial(quadratic_valley, angle=angle))[:,0]

@@ -56,22 +56,37 @@ def _of_each(results):
 
 def _mean(rows): return [sum(vs)/len(vs) for vs in zip(*rows)]
 
+# %% ../../nbs/experiments/reproduce.ipynb #3c5f0e1a
+def _label_ends(ax, ends): # axes; for each line its last value, a text and a colour
+    "Write the texts at the ends of their lines, moved up where two would overlap"
+    low, high = ax.get_ylim()
+    x, gap, place = ax.get_xlim()[1], (high-low)*0.055, low - high
+    for y,text,color in sorted(ends):
+        place = max(y, place + gap)
+        ax.text(x, place, f' {text}', color=color, fontsize=8, va='center')
+
 # %% ../../nbs/experiments/reproduce.ipynb #aea7aade
 def plot_runs(results, # results of several runs and seeds
               smooth_from=5): # training batches to leave out at the beginning
     "Smoothed training losses and accuracies after each epoch: means of the seeds, and a dot for each seed"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 4))
+    loss_ends, acc_ends = [], []
     for name,found in _of_each(results).items():
-        losses = _mean(o['losses'] for o in found)
+        title, losses = run_configs[name].title, _mean(o['losses'] for o in found)
         accs = [[e['accuracy'] for e in o['epochs']] for o in found]
-        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:], label=run_configs[name].title)
-        b.plot(range(1, len(accs[0])+1), _mean(accs), color=line.get_color())
-        for ys in accs: b.plot(range(1, len(ys)+1), ys, 'o', ms=4, color=line.get_color())
-    a.set(xlabel='training batches', ylabel='training loss (smoothed)')
-    b.set(xlabel='epochs', ylabel='accuracy on the validation set')
-    b.set_xticks([e['epoch']+1 for e in results[0]['epochs']])
-    a.legend(fontsize=8)
+        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:])
+        color, mean, epochs = line.get_color(), _mean(accs), range(1, len(accs[0])+1)
+        b.plot(epochs, mean, color=color)
+        for ys in accs: b.plot(epochs, ys, 'o', ms=4, color=color)
+        loss_ends.append((losses[-1], title, color))
+        acc_ends.append((mean[-1], f'{title} {100*mean[-1]:.0f} %', color))
+    _label_ends(a, loss_ends)
+    _label_ends(b, acc_ends)
+    a.set(xlabel='training batches', title='training loss, smoothed')
+    b.set(xlabel='epochs', title='accuracy on the validation set', xticks=epochs)
+    p, (_, best, _) = results[0]['settings']['profile'], max(acc_ends)
+    fig.suptitle(f"{p['arch']}, {p['size']} px: highest after {pluralize(len(epochs), 'epoch')} is {best}")
     fig.tight_layout()
     return fig
 
@@ -137,7 +152,7 @@ def write_report(out): # folder with raw results
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
     for name,fig in _figures(out, results).items():
-        fig.savefig(out/f'{name}.png', dpi=100, metadata=made_of)
+        with atomic_open(out/f'{name}.png') as f: fig.savefig(f, format='png', dpi=100, metadata=made_of)
         plt.close(fig)
     return both
 
@@ -159,7 +174,7 @@ def train_run(run, # a `RunConfig`
               profile, # a `Profile`
               dls, # what `profile_data` gave
               seed): # of weights, batches and augmentation
-    "Train one run; gives its epochs and what every batch recorded"
+    "Train one run; return per-epoch results and per-batch records"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=run.opt_func)
     res = timed_fit(learn, lambda learn: run.fit(learn, profile.n_epoch))

@@ -6,14 +6,13 @@
 __all__ = ['orthogonalize', 'masked_cb', 'has_matrix_shape', 'muon_step', 'scaled_adam_step', 'Muon']
 
 # %% ../../nbs/optim/muon.ipynb #ff993247
-import functools
 from functools import partial
 import torch
-from ..core.hypers import *
 from ..momentum import *
 from ..rmsprop import *
 from ..adam import *
 from .variants import *
+from .variants import _CallbackAround
 from ..core.batches import _has_fast_bf16
 
 # %% ../../nbs/optim/muon.ipynb #5d28291a
@@ -35,11 +34,14 @@ def orthogonalize(g, # matrix
 def masked_cb(test, # function of a parameter that says whether
               cb): # this optimizer callback is called for it
     "`cb` for some parameters, and nothing for the others"
-    @functools.wraps(cb)
-    def f(p, **kwargs):
-        if test(p): return cb(p, **kwargs)
-    f.defaults = cb_defaults(cb)
-    return f
+    return _Masked(test, cb)
+
+class _Masked(_CallbackAround):
+    def __init__(self, test, cb):
+        super().__init__(cb, 'masked')
+        self.test = test
+    def __call__(self, p, **kwargs):
+        if self.test(p): return self.cb(p, **kwargs)
 
 # %% ../../nbs/optim/muon.ipynb #d3cd6e9d
 def has_matrix_shape(p): # parameter
@@ -66,6 +68,7 @@ def scaled_adam_step(p, # parameter, any shape
     "`adam_step` at a rate of its own"
     adam_step(p, lr=lr*adam_scale, **kwargs)
 scaled_adam_step.defaults = dict(eps=1e-5, adam_scale=0.1)
+scaled_adam_step.ranges = dict(adam_scale='[0, inf)')
 
 # %% ../../nbs/optim/muon.ipynb #e0114b7f
 @optimizer_recipe

@@ -23,17 +23,20 @@ def schedule_free_step(p, # parameter: holds y
                        z=None, # state: the point that goes the steps, shape of `p`
                        lr_max=0., # state: the largest rate so far
                        sum_sqr_lr=0., # state: the sum of its squares
+                       beta=None, # state: the share of x that is in y now; None: `mom`
                        do_wd=True, # set to False in the state of biases and norms
                        **kwargs):
     "A step of `z`, and `p` moved to the new place between `z` and the average (Defazio et al., 2024)"
     if z is None: z = p.data.clone()
+    if beta is None: beta = mom
     u = p.grad.data / (sqr_avg/debias(sqr_mom, step)).sqrt_().add_(eps)
     if do_wd and wd != 0: u = u + wd*p.data
     if lr > lr_max: lr_max = lr
     sum_sqr_lr = sum_sqr_lr + lr_max**2
-    c = lr_max**2/sum_sqr_lr
-    p.data.lerp_(z, c).add_(u, alpha=lr*(mom*(1-c)-1))
-    return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr}
+    c = lr_max**2/sum_sqr_lr if sum_sqr_lr > 0 else 0. # a warm-up may begin at a rate of 0
+    p.data.lerp_(z, 1 - mom*(1-c)/beta).add_(u, alpha=lr*(mom*(1-c)-1))
+    return {'z': z.add_(u, alpha=-lr), 'lr_max': lr_max, 'sum_sqr_lr': sum_sqr_lr, 'beta': mom}
+schedule_free_step.ranges = dict(mom='(0, 1)') # without a share of x in y, x would be lost
 
 # %% ../../nbs/optim/schedule_free.ipynb #dce909e7
 @optimizer_recipe
@@ -50,7 +53,7 @@ def swap_in_average(opt): # an `Optimizer` made by `ScheduleFreeAdamW`
     for p,_,state,h in opt.all_params():
         if 'z' not in state: continue
         before.append((p, p.data.clone(), state['z'].clone()))
-        p.data.lerp_(state['z'], 1 - 1/h['mom']) # x = (y - (1-mom)*z)/mom
+        p.data.lerp_(state['z'], 1 - 1/state.get('beta', h['mom'])) # x = (y - (1-beta)*z)/beta
         state['z'].copy_(p.data) # who keeps the two as they are now can train on from the average
     return partial(_put_back, opt, before)
 

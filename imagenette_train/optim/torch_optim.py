@@ -6,9 +6,13 @@
 __all__ = ['torch_hyper_names', 'OptimWrapper']
 
 # %% ../../nbs/optim/torch_optim.ipynb #0c1ae9b7
+import inspect, operator
 from collections import defaultdict
 import torch
+from ..core.hypers import _fits_in_file, _in_our_names, _plain_number
+from ..core.learner_base import BaseLearner
 from ..core.param_groups import *
+from ..core.param_groups import _group_options
 from ..optimizer import *
 
 # %% ../../nbs/optim/torch_optim.ipynb #6507e2c0
@@ -21,88 +25,158 @@ def torch_hyper_names(defaults): # the `defaults` of a torch.optim optimizer
     return names | {k: (k, None) for k in defaults if k not in {v for v,_ in names.values()}}
 
 # %% ../../nbs/optim/torch_optim.ipynb #05f59f01
-def _torch_defaults(opt):
-    "The `defaults` of `torch.optim` optimizer `opt`"
-    probe = [torch.nn.Parameter(torch.zeros(1))]
-    try: return opt(probe).defaults
-    except TypeError: return opt(probe, lr=0.1).defaults # some have no rate of their own
+def _options(make):
+    "The options of `make`, a torch.optim class, a `partial` of one or a function: name -> default"
+    args = list(inspect.signature(make).parameters.values())[1:]
+    more = {'lr': None} if any(arg.kind == arg.VAR_KEYWORD for arg in args) else {} # the rate, at least
+    named = [arg for arg in args if arg.kind in (arg.POSITIONAL_OR_KEYWORD, arg.KEYWORD_ONLY)]
+    return more | {arg.name: arg.default for arg in named}
 
-def _default_hypers(names, defaults):
-    "What `defaults` says, under our names"
-    return {k: defaults[name] if at is None else defaults[name][at]
-             for k,(name,at) in names.items() if defaults[name] is not None}
+def _read(group, names):
+    "What parameter group `group` of a torch.optim optimizer says, under our names; `None` is left out"
+    there = [(k, name, at) for k,(name,at) in names.items() if name in group]
+    found = {k: group[name] if at is None else group[name][at] for k,name,at in there}
+    return {k: _plain_number(v) for k,v in found.items() if v is not None}
 
-def _to_our_names(hypers, names):
-    "`hypers` with PyTorch's names (`momentum`, `betas`, `weight_decay`, ...) translated into ours"
-    res = dict(hypers)
-    for k,(name,at) in names.items():
-        if name == k or name not in hypers: continue
-        if k in hypers: raise TypeError(f"{k!r} and {name!r} are the same hyper: give one of them")
-        res.pop(name, None)
-        res[k] = hypers[name] if at is None else hypers[name][at]
-    return res
+def _write(group, names, hypers):
+    "Writes `hypers`, under our names, into the dict `group`, in which pairs (`betas`) are whole"
+    for k,v in hypers.items():
+        name, at = names[k]
+        group[name] = v if at is None else tuple(v if j == at else o for j,o in enumerate(group[name]))
 
 # %% ../../nbs/optim/torch_optim.ipynb #bcae904f
-class _TorchStep(Optimizer):
-    "Steps by the optimizer `inner`, which is made at the first step"
+def _same(wanted, group):
+    "Has `group` the parameters that it should have?"
+    here, there = wanted[-1], group['params']
+    return len(here) == len(there) and all(map(operator.is_, here, there))
+
+class _TorchGroups(Optimizer):
+    "Keeps the groups of the wrapped optimizer `inner` as ours are"
+    def _wanted_groups(self):
+        "Number of our group, whether it decays, and its parameters, for each group that `inner` should have"
+        wanted = []
+        for i,pg in enumerate(self.param_lists):
+            flags = [self.state[p].get('do_wd', True) or 'wd' not in self._names for p in pg]
+            for decays in (True, False):
+                ps = [p for p,o in zip(pg, flags) if o == decays]
+                if ps: wanted.append((i, decays, ps))
+        return wanted
+
+    def _sync_groups(self):
+        "Divide the parameters among the groups of `inner` as they are divided here"
+        wanted = self._wanted_groups()
+        groups, owner = self.inner.param_groups, [(i, decays) for i,decays,_ in wanted]
+        if owner == self._owner and all(map(_same, wanted, groups)): return
+        self._pull_hypers()
+        options = dict(zip((i for i,_ in self._owner), groups)) # number of our group -> its options there
+        groups[:] = [{**options.get(i, groups[-1]), 'params': ps} for i,_,ps in wanted]
+        self._owner, self._pushed = owner, [{} for _ in wanted]
+
+# %% ../../nbs/optim/torch_optim.ipynb #71e0d925
+class _TorchStep(_TorchGroups):
+    "Steps by the wrapped optimizer; what is set on one side is written to the other"
+    def _push_hypers(self):
+        "Write what was set here since the last time into the groups of `inner`"
+        self._sync_groups()
+        for group,pushed,(i,decays) in zip(self.inner.param_groups, self._pushed, self._owner):
+            new = {k: v for k,v in self.hypers[i].items() if k not in pushed or pushed[k] != v}
+            if not decays and 'wd' in new: new['wd'] = 0.
+            _write(group, self._names, new)
+            pushed.update(self.hypers[i])
+
+    def _pull_hypers(self):
+        "Take over what `inner` itself has changed in its groups"
+        for group,pushed,(i,decays) in zip(self.inner.param_groups, self._pushed, self._owner):
+            known = pushed.keys() - (() if decays else {'wd'})
+            found = {k: v for k,v in _read(group, self._names).items() if k in known}
+            self.hypers[i].update({k: v for k,v in found.items() if v != pushed[k]})
+            pushed.update(found)
+
     def step(self,
              closure=None): # computes the loss again, if the wrapped optimizer wants it
         "One step of the wrapped optimizer with our hypers"
-        if self.inner is None: self._make_inner()
         self._push_hypers()
-        return self.inner.step(closure) if closure is not None else self.inner.step()
+        if closure is None and self._wants_closure: closure = self.closure
+        return self.inner.step() if closure is None else self.inner.step(closure)
 
-    def _make_inner(self):
-        "Makes the wrapped optimizer, with the flags `do_wd` as they are now"
-        groups, self._owner = [], [] # the owner: number of our group, and whether it decays
-        for i,pg in enumerate(self.param_lists):
-            for decays in (True, False):
-                ps = [p for p in pg if self.state[p].get('do_wd', True) == decays]
-                if not ps: continue
-                groups.append(dict(params=ps))
-                self._owner.append((i, decays))
-        lr = self.hypers[0].get('lr')
-        self.inner = self.opt_class(groups, **({} if lr is None else {'lr': lr}))
-        if self._inner_state is not None: self.inner.load_state_dict(self._inner_state)
-        self._inner_state = None
+# %% ../../nbs/optim/torch_optim.ipynb #943ca019
+class _TorchMaker(_TorchStep):
+    "Makes the wrapped optimizer"
+    def _translated(self, given, i):
+        "The hypers `given`, a list for each, as PyTorch calls them, for group `i`"
+        options, res = self._options, {}
+        for k,vs in given.items():
+            name, at = self._names[k]
+            if at is not None: res.setdefault(name, options[name])
+            _write(res, self._names, {k: vs[i]})
+        return res
 
-    def _push_hypers(self):
-        "Writes our hypers into the wrapped optimizer's groups"
-        for group,(i,decays) in zip(self.inner.param_groups, self._owner):
-            for k,v in self.hypers[i].items():
-                name, at = self._names[k]
-                if k == 'wd' and not decays: v = 0.
-                if at is None: group[name] = v
-                else: group[name] = tuple(v if j == at else o for j,o in enumerate(group[name]))
+    def _make_inner(self, given):
+        "The wrapped optimizer of our groups, with the hypers `given`, a list for each"
+        each = [self._translated(given, i) for i in range(len(self.param_lists))]
+        groups = [dict(params=list(ps)) for ps in self.param_lists]
+        if any(o != each[0] for o in each): groups = [{**g, **o} for g,o in zip(groups, each)]
+        self.inner = inner = self.opt_class(groups, **each[0])
+        self._names = torch_hyper_names(inner.defaults)
+        self._owner, self._pushed = [(i, True) for i in range(len(groups))], [{} for _ in groups]
+        self.hypers = [_read(group, self._names) for group in inner.param_groups]
+        closure = inspect.signature(inner.step).parameters.get('closure')
+        self._wants_closure = closure is not None and closure.default is closure.empty
+
+# %% ../../nbs/optim/torch_optim.ipynb #b7e739b8
+class _TorchFollows(_TorchMaker):
+    "The wrapped optimizer follows when groups come, and when a state is loaded"
+    def add_param_group(self,
+                        group): # a dict: `params`, in no group yet, and hypers (else the last group's)
+        "Add a parameter group, here and to the wrapped optimizer"
+        lists, n = to_param_groups([*self.param_lists, group]), len(self.param_lists)
+        self._sort_options(_group_options([group])[0])
+        self._sync_groups()
+        self.inner.add_param_group(dict(params=lists[-1]))
+        self._owner.append((n, True))
+        self._pushed.append({})
+        super().add_param_group({**group, 'params': lists[-1]})
+
+    def _load_inner(self, sd):
+        "Take over the state of the wrapped optimizer, whose groups are divided by the flags that are set now"
+        self._sync_groups()
+        if sd is None: self.inner.state.clear() # saved before its first step, by an older version
+        else: self.inner.load_state_dict(sd)
+        self._pushed = [_read(group, self._names) for group in self.inner.param_groups]
 
 # %% ../../nbs/optim/torch_optim.ipynb #2df1c42b
-class OptimWrapper(_TorchStep):
-    "Any `torch.optim` optimizer in the place of an `Optimizer`"
-    def __init__(self,
-                 params, # tensors, or lists of tensors (parameter groups)
-                 opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
-                 **hypers): # our names or PyTorch's; a number for all groups, or a list with one per group
-        self.param_lists, self.opt_class, self.cbs, self.fused = to_param_groups(params), opt, [], False
-        self.state, self.frozen_idx, self.defaults = defaultdict(dict), 0, {}
-        self.inner = self._inner_state = None
-        defaults = _torch_defaults(opt)
-        self._names = torch_hyper_names(defaults)
-        self.hypers = [_default_hypers(self._names, defaults) for _ in self.param_lists]
-        self.set_hypers(**_to_our_names(hypers, self._names))
-
+class _TorchHypers(_TorchFollows):
+    "The hypers of the wrapped optimizer"
     def hyper_names(self):
         "The hypers that the wrapped optimizer takes, under our names"
-        return set(self._names)
+        return frozenset(self._names)
 
+    def _default(self, name): return self._options.get(self._names[name][0])
+
+    def _spread(self, name, v):
+        "A pair is one value, if the option is a pair"
+        pair = self._names[name][1] is None and isinstance(self._default(name), tuple)
+        one = pair and isinstance(v, (list, tuple)) and not any(isinstance(o, (list, tuple)) for o in v)
+        return [tuple(v)]*len(self.param_lists) if one else super()._spread(name, v)
+
+    def _check_value(self, name, v):
+        number = name in ('lr', 'wd', 'mom', 'sqr_mom') or isinstance(self._default(name), (int, float))
+        passed_on = not number and not isinstance(_plain_number(v), (int, float)) and _fits_in_file(v)
+        return v if passed_on else super()._check_value(name, v)
+
+# %% ../../nbs/optim/torch_optim.ipynb #1a8666af
+class _TorchStateDict(_TorchHypers):
+    "Saves and loads the wrapped optimizer with ours"
     def clear_state(self):
         "Forget all statistics, those of the wrapped optimizer as well"
         super().clear_state()
-        self.inner = self._inner_state = None
+        self.inner.state.clear()
 
     def state_dict(self):
         "As that of an `Optimizer`, with the wrapped optimizer's under 'inner'"
-        inner = self._inner_state if self.inner is None else self.inner.state_dict()
-        return {**super().state_dict(), 'inner': inner}
+        self._push_hypers()
+        self._pull_hypers()
+        return {**super().state_dict(), 'inner': self.inner.state_dict()}
 
     def load_state_dict(self,
                         sd): # what `state_dict` gave
@@ -110,5 +184,53 @@ class OptimWrapper(_TorchStep):
         if isinstance(sd, dict) and 'shapes' in sd and 'inner' not in sd:
             raise ValueError("the state dict is one of an Optimizer, this is an OptimWrapper: "
                              "another optimizer?")
+        check_state_dict(self, sd)
+        before = dict(self.state)
+        self.state.update({p: dict(state) for (p,*_),state in zip(self.all_params(), sd['state'])})
+        try: self._load_inner(sd['inner'])
+        except BaseException:
+            self.state.update(before)
+            raise
         super().load_state_dict(sd)
-        self.inner, self._inner_state = None, sd['inner']
+
+# %% ../../nbs/optim/torch_optim.ipynb #14375ca5
+class _TorchCopy(_TorchStateDict):
+    "Is copied and pickled with its wrapped optimizer"
+    def __getstate__(self):
+        self._push_hypers()
+        self._pull_hypers()
+        return {**super().__getstate__(), 'inner': self.inner.state_dict()}
+
+    def __setstate__(self, d):
+        super().__setstate__({k: v for k,v in d.items() if k != 'inner'})
+        hypers, known = self.hypers, _options(self.opt_class)
+        ours = [k for k,(name,_) in self._names.items() if name in known and k in hypers[0]]
+        self._make_inner({k: [h[k] for h in hypers] for k in ours})
+        self.hypers = hypers
+        self._load_inner(d['inner'])
+
+# %% ../../nbs/optim/torch_optim.ipynb #02488687
+class OptimWrapper(_TorchCopy):
+    "Any `torch.optim` optimizer in the place of an `Optimizer`"
+    # computes the loss again, for one that steps with a closure (LBFGS); a Learner gives it for a fit
+    closure = None
+    def __init__(self,
+                 params, # tensors, or lists of tensors (parameter groups)
+                 opt, # a torch.optim class, or a function that makes an optimizer from parameters and hypers
+                 **hypers): # our names or PyTorch's; a number for all groups, or a list with one per group
+        params = params if isinstance(params, torch.Tensor) else list(params)
+        self.param_lists, self.opt_class, self.cbs, self.fused = to_param_groups(params), opt, [], False
+        self.state, self.frozen_idx = defaultdict(dict), 0
+        self.hypers, self._notes = ([{} for _ in self.param_lists] for _ in range(2))
+        self._options = _options(opt)
+        self._names = torch_hyper_names(self._options)
+        hypers = _in_our_names(hypers, self._names)
+        now = {k: v for k,v in hypers.items() if k in self._names}
+        self._make_inner(self.group_values(now))
+        self._options = {**self.inner.defaults, **self._options}
+        self.set_hypers(**{k: v for k,v in hypers.items() if k not in now})
+        for i,o in _group_options(params).items(): self._set_options(i, o)
+        self._keep_dtypes()
+
+# %% ../../nbs/optim/torch_optim.ipynb #6cfda929
+BaseLearner.wrap_opt = OptimWrapper

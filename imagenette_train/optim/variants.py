@@ -15,6 +15,8 @@ from functools import partial
 import torch
 from fastcore.docments import docments
 from ..core.hypers import *
+from ..core.hypers import _carried, _check_arg, _in_our_names
+from ..core.param_groups import _names_of
 from ..optimizer import *
 from ..momentum import *
 from ..rmsprop import *
@@ -46,18 +48,19 @@ def optimizer_recipe(f): # gives the callbacks; its arguments: `decay` (or `wd`)
     chosen = {n for n,arg in own.items() if arg.kind == arg.KEYWORD_ONLY}
     @functools.wraps(f)
     def make(*args, **kwargs):
+        kwargs = _in_our_names(kwargs, sig.parameters)
         others = {k: kwargs.pop(k) for k in [*kwargs] if k not in sig.parameters}
+        for k,v in kwargs.items(): _check_arg(f, k, v, sig.parameters)
         try: given = sig.bind(*args, **kwargs)
         except TypeError as e: raise TypeError(f"{f.__name__}: {e}") from None
         given.apply_defaults()
         given = given.arguments
         params, fused = given.pop('params'), given.pop('fused')
         decay = weight_decay if given.pop('decouple_wd', True) else l2_reg
-        opt = Optimizer(params, f(**{k: decay if k == 'decay' else given[k] for k in own}), fused)
-        known = opt.hyper_names()
+        cbs = f(**{k: decay if k == 'decay' else given[k] for k in own})
+        known = _names_of(cbs)
         hypers = {k: v for k,v in given.items() if k not in chosen and (k in known or v != 0)}
-        opt.set_hypers(**hypers, **others)
-        return opt
+        return Optimizer(params, cbs, fused, **hypers, **others)
     make.__signature__, make.__doc__ = sig, _recipe_doc(f, sig.parameters)
     return make
 
@@ -133,6 +136,7 @@ def average_grad_diff(p, # parameter, any shape
     ahead = g + diff_mom*diff
     return {'diff_avg': diff_avg.mul_(diff_mom).add_(diff, alpha=1-diff_mom),
             'sqr_avg': sqr_avg.mul_(sqr_mom).addcmul_(ahead, ahead, value=1-sqr_mom), 'prev': prev.copy_(g)}
+average_grad_diff.ranges = dict(diff_mom='[0, 1)')
 
 # %% ../../nbs/optim/variants.ipynb #fa221f41
 def adan_step(p, # parameter, any shape
@@ -189,6 +193,7 @@ def qhadam_step(p, # parameter, any shape
     num = g*(1-nu1) + grad_avg*(nu1/debias(mom, step))
     p.data.addcdiv_(num, (g**2*(1-nu2) + sqr_avg*(nu2/debias(sqr_mom, step))).sqrt_().add_(eps), value=-lr)
 qhadam_step.defaults = dict(nu1=0.7, nu2=1., eps=1e-8)
+qhadam_step.ranges = dict(nu1='[0, 1]', nu2='[0, 1]')
 
 @optimizer_recipe
 def QHAdam(decay, mom=0.999, sqr_mom=0.999, eps=1e-8,
@@ -230,6 +235,7 @@ def larc_layer_lr(p, # parameter, any shape
     local = torch.where((p_norm > 0) & (g_norm > 0), local, lr) # a tensor of zeros must be able to leave
     return {'local_lr': local.clamp(max=lr) if clip else local}
 larc_layer_lr.defaults = dict(trust=0.02, wd=0., eps=1e-8)
+larc_layer_lr.ranges = dict(trust='[0, inf)')
 
 def larc_step(p, # parameter, any shape
               local_lr, # state that `larc_layer_lr` keeps
@@ -288,6 +294,7 @@ def lion_step(p, # parameter, any shape
     if grad_avg is None: grad_avg = torch.zeros_like(g)
     p.data.add_((grad_avg*mom + g*(1-mom)).sign_(), alpha=-lr)
     return {'grad_avg': grad_avg.lerp_(g, 1-mom2)}
+lion_step.ranges = dict(mom2='[0, 1)')
 
 @optimizer_recipe
 def Lion(decay,
@@ -306,7 +313,7 @@ def adopt_step(p, # parameter, any shape
                **kwargs):
     "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
     g = p.grad.data
-    if step == 1: return {'sqr_avg': g**2, 'grad_avg': torch.zeros_like(g)}
+    if step == 1: return {'sqr_avg': torch.zeros_like(p.data).addcmul_(g, g), 'grad_avg': torch.zeros_like(g)}
     grad_avg.lerp_(g / sqr_avg.sqrt().clamp_(min=eps), 1-mom)
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)
@@ -333,20 +340,28 @@ def CautiousAdam(decay, mom=0.9, sqr_mom=0.99, eps=1e-5):
     "Adam that lets weights wait whose gradient disagrees (Liang et al., 2024)"
     return [decay, _avg, _sqr, step_stat, cautious_adam_step]
 
+# %% ../../nbs/optim/variants.ipynb #afc413d5
+class _CallbackAround:
+    "An optimizer callback around another one, whose arguments, defaults and ranges it has"
+    def __init__(self, cb, kind):
+        functools.update_wrapper(self, cb)
+        self.cb, self.__name__ = cb, f'{kind} {cb_name(cb)}'
+        self.defaults, self.ranges = cb_defaults(cb), _carried(cb, 'ranges')
+    def __repr__(self): return f'<{self.__name__}>'
+
 # %% ../../nbs/optim/variants.ipynb #e1342882
-def make_cautious(step_cb): # an optimizer callback that moves the weights
-    "`step_cb` for those weights only whose gradient agrees with the step; these by n/(k+1), k of n agreeing"
-    @functools.wraps(step_cb)
-    def f(p, **kwargs):
+class _Cautious(_CallbackAround):
+    def __call__(self, p, **kwargs):
         before = p.data.clone()
-        out = step_cb(p, **kwargs)
+        out = self.cb(p, **kwargs)
         move = p.data - before
         agree = (move*p.grad.data < 0).to(move.dtype)
         p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
         return out
-    f.defaults = cb_defaults(step_cb)
-    f.__name__ = f'cautious {cb_name(step_cb)}'
-    return f
+
+def make_cautious(step_cb): # an optimizer callback that moves the weights
+    "`step_cb` for those weights only whose gradient agrees with the step; these by n/(k+1), k of n agreeing"
+    return _Cautious(step_cb, 'cautious')
 
 # %% ../../nbs/optim/variants.ipynb #51f24793
 @optimizer_recipe
@@ -378,6 +393,7 @@ def lookahead_step(p, # parameter: the fast weights, any shape
     if ahead+1 < k: return {'ahead': ahead+1}
     p.data.copy_(slow.lerp_(p.data, alpha))
     return {'ahead': 0}
+lookahead_step.ranges = dict(k='1, 2, ...', alpha='[0, 1]')
 
 # %% ../../nbs/optim/variants.ipynb #1a7a4cc1
 def Lookahead(opt, # any `Optimizer`

@@ -7,43 +7,66 @@ __all__ = ['to_plain', 'from_plain', 'callback_state', 'set_callback_state', 'ch
            'Checkpoint']
 
 # %% ../../nbs/training/checkpoint.ipynb #8067b991
-import inspect, warnings
-from collections import deque
+import copy, functools, hashlib, inspect, os, re, warnings
+from collections import OrderedDict, deque
 from itertools import count
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
+from ..core.rng import _check_memory, _generator_types, _has_state_dict
 from ..core.batches import *
+from ..core.events import *
+from ..core.hypers import *
+from ..core.metrics import *
+from ..core.learner_base import *
 from ..callbacks import *
 from .saving import *
+from .saving import _check_extra_state
 
 # %% ../../nbs/training/checkpoint.ipynb #95536bd4
-_plain_types = (type(None), bool, int, float, str, torch.Tensor)
+_plain_types = {type(None), bool, int, float, str}
 _kind = '(kind)' # marks a dict that stands for something else
+
+def _plain_list(vs):
+    "A list as plain data: thousands of losses at once, and if each is a 0-d tensor, as a single tensor"
+    kinds = {*map(type, vs)}
+    if kinds <= _plain_types: return [*vs]
+    one_sort = kinds == {torch.Tensor} and len({(v.dtype, v.device, v.ndim) for v in vs}) == 1
+    if len(vs) < 2 or not one_sort or vs[0].ndim: return [*map(to_plain, vs)]
+    return {_kind: 'numbers', 'of': torch.stack([v.detach() for v in vs])}
+
+def _marked(v):
+    "A set, a deque or an array as a dict that says what it stands for"
+    kind = type(v)
+    if kind in (set, frozenset): return {_kind: kind.__name__, 'of': [*map(to_plain, v)]}
+    if kind is deque: return {_kind: 'deque', 'of': [*map(to_plain, v)], 'maxlen': v.maxlen}
+    if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
+        data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
+        return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
+    raise TypeError(f"a {kind.__name__} is no plain data")
 
 def to_plain(v): # anything
     "`v` as plain data (numbers, text, tensors, lists, tuples, dicts); a TypeError if it cannot be"
     kind = type(v)
     if kind in _plain_types: return v
-    if kind in (list, tuple): return kind(map(to_plain, v))
-    if kind is dict: return {to_plain(k): to_plain(o) for k,o in v.items()}
-    if kind in (set, frozenset): return {_kind: kind.__name__, 'of': [to_plain(o) for o in v]}
-    if kind is deque: return {_kind: 'deque', 'of': [to_plain(o) for o in v], 'maxlen': v.maxlen}
-    if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
-        data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
-        return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
-    raise TypeError(f"a {kind.__name__} is no plain data")
+    if kind is torch.Tensor and not (v.is_leaf and v.requires_grad): return v.detach()
+    if kind is list: return _plain_list(v)
+    if kind in (tuple, torch.Size): return tuple(map(to_plain, v))
+    if kind in (dict, OrderedDict): return {to_plain(k): to_plain(o) for k,o in v.items()}
+    return _marked(v)
 
 # %% ../../nbs/training/checkpoint.ipynb #ca6fd426
 def _to_array(v):
     flat = np.frombuffer(bytes(v['of'].tolist()), dtype=v['dtype']).reshape(v['shape']).copy()
     return flat if v['shape'] else flat[()]
 _from_dict = dict(set=lambda v: set(from_plain(v['of'])), frozenset=lambda v: frozenset(from_plain(v['of'])),
-                  deque=lambda v: deque(from_plain(v['of']), v['maxlen']), array=_to_array)
+                  deque=lambda v: deque(from_plain(v['of']), v['maxlen']), array=_to_array,
+                  numbers=lambda v: [*v['of'].unbind()])
 
 def from_plain(v): # what `to_plain` gave
     "What it was"
@@ -52,30 +75,147 @@ def from_plain(v): # what `to_plain` gave
     return _from_dict[v[_kind]](v) if _kind in v else {from_plain(k): from_plain(o) for k,o in v.items()}
 
 # %% ../../nbs/training/checkpoint.ipynb #b68fe205
-def _state_attrs(cb):
-    "The attributes of callback `cb` that it was not given and that have no underscore"
-    given = inspect.signature(type(cb).__init__).parameters
-    return {k: v for k,v in vars(cb).items() if k != 'learn' and k not in given and not k.startswith('_')}
+def _given(o):
+    "What `o` was made with, by name"
+    return inspect.signature(type(o).__init__).parameters
 
-def _has_state(v):
-    return hasattr(v, 'state_dict') and not isinstance(v, (nn.Module, torch.optim.Optimizer, type))
+def _numbers(v):
+    "`v` as plain data; a TypeError if there is text in it, which could be a path"
+    def has_text(o):
+        if isinstance(o, dict): return any(has_text(p) for k,p in o.items() if k != _kind and k != 'dtype')
+        return any(map(has_text, o)) if isinstance(o, (list, tuple)) else isinstance(o, str)
+    if has_text(plain := to_plain(v)): raise TypeError("there is text in it")
+    return plain
+
+def _state_attrs(cb):
+    "The attributes of callback `cb` that may be a memory: those without an underscore"
+    loops = {'learn', *callback_docs}
+    return {k: v for k,v in vars(cb).items() if k not in loops and not k.startswith('_')}
 
 # %% ../../nbs/training/checkpoint.ipynb #f013fa94
+def _torch_state(m):
+    "The state of a module, or of a tensor that somebody trains"
+    if isinstance(m, torch.Tensor): return m.detach()
+    grads = {n: p.grad for n,p in m.named_parameters() if p.grad is not None}
+    return dict(state=to_plain(m.state_dict()), layers=_layers_state(m)[0], grads=grads)
+
+def _part_state(v):
+    "The state of something that changes in its own place; a TypeError if we do not know how to ask for it"
+    if isinstance(v, (nn.Module, torch.Tensor)): return _torch_state(v)
+    if _has_state_dict(v): return to_plain(v.state_dict())
+    if isinstance(v, _generator_types): return get_generator_state(v)
+    if is_stateful_metric(v): return _split_attrs(vars(v), _numbers)[0]
+    if isinstance(v, (list, tuple)) and v: return [_part_state(o) for o in v]
+    if isinstance(v, dict) and v: return {k: _part_state(o) for k,o in v.items()}
+    raise TypeError(f"a {type(v).__name__} has no state_dict")
+
+def _set_part(v, s):
+    "Give something its state back"
+    if isinstance(v, nn.Module):
+        v.load_state_dict(from_plain(s['state']))
+        _set_layers(v, s['layers'])
+        for n,p in v.named_parameters(): p.grad = s['grads'].get(n)
+    elif isinstance(v, torch.Tensor): v.data.copy_(s)
+    elif _has_state_dict(v): v.load_state_dict(from_plain(s))
+    elif isinstance(v, _generator_types): set_generator_state(v, s)
+    elif isinstance(v, (list, tuple, dict)):
+        if len(v) != len(s): raise ValueError(f"{len(s)} things in the file, {len(v)} here")
+        for k in v if isinstance(v, dict) else range(len(v)): _set_part(v[k], s[k])
+    else: _set_attrs(v, s, _numbers)
+
+# %% ../../nbs/training/checkpoint.ipynb #da0a69e7
+def _split_attrs(attrs, plain=to_plain, given=(), held=()):
+    "Of the attributes `attrs`: what is plain data, what has a state of its own; and the names of all else"
+    state, lost = dict(plain={}, parts={}), []
+    for k,v in attrs.items():
+        if _is_held(v, held): continue
+        try:
+            if k not in given: state['plain'][k] = plain(v); continue
+        except TypeError: pass
+        try: state['parts'][k] = _part_state(v)
+        except (TypeError, ValueError, RuntimeError):
+            if not (callable(v) or hasattr(v, 'close') or k in given): lost.append(k)
+    return state, lost
+
+def _is_held(v, held):
+    "Is `v` one of `held` (ids), or a list or dict of such?"
+    if id(v) in held: return True
+    if isinstance(v, dict): v = list(v.values())
+    return isinstance(v, (list, tuple, set)) and len(v) > 0 and all(_is_held(o, held) for o in v)
+
+def _set_attrs(o, state, plain=to_plain):
+    "Give `o` the attributes `state` back; an error if one of them can be no memory of it"
+    _check_memory(o, {**state['plain'], **state['parts']})
+    new = {k: from_plain(v) for k,v in state['plain'].items()}
+    for k,v in new.items():
+        plain(v)
+        if k in vars(o): plain(vars(o)[k]) # what is no plain data cannot become any
+    vars(o).update(new)
+    for k,s in state['parts'].items():
+        if k in vars(o): _set_part(vars(o)[k], s)
+
+# %% ../../nbs/training/checkpoint.ipynb #9ce4ce24
+def _held_by_learner(learn):
+    "The ids of what a checkpoint holds anyway, or what the next training brings: model, loaders, callbacks"
+    dls, model = learn.dls, learn.model
+    own = (learn, dls, dls.train, dls.valid, learn.opt, learn.loss_func, *learn.metrics, *learn.cbs,
+           *model.modules(), *model.parameters(), *model.buffers())
+    return {id(o) for o in own if o is not None}
+
 def callback_state(cb): # a callback
-    "What of a callback's state is plain data or has a `state_dict` of its own; and the names of all else"
-    plain, parts, lost = {}, {}, []
-    for k,v in _state_attrs(cb).items():
-        try: plain[k] = to_plain(v)
-        except TypeError:
-            if _has_state(v): parts[k] = v.state_dict()
-            elif not (callable(v) or isinstance(v, nn.Module) or hasattr(v, 'close')): lost.append(k)
-    return dict(kind=type(cb).__name__, plain=plain, parts=parts), lost
+    "What of a callback's state is plain data or has a state of its own; and the names of all else"
+    held = _held_by_learner(cb.learn) if 'learn' in vars(cb) else ()
+    state, lost = _split_attrs(_state_attrs(cb), given=_given(cb), held=held)
+    return dict(kind=type(cb).__name__, **state), lost
 
 def set_callback_state(cb, # a callback
                        state): # the first of what `callback_state` gave
-    "Give a callback its state back"
-    vars(cb).update({k: from_plain(v) for k,v in state['plain'].items()})
-    for k,sd in state['parts'].items(): getattr(cb, k).load_state_dict(sd)
+    "Give a callback its state back; what can be no memory of it is refused"
+    learns = {*vars(vars(cb).get('learn', cb))} - {*vars(cb)} # a name that would hide the Learner's
+    no_memory = {*event_docs, *event_aliases, *callback_docs, 'learn', *learns}
+    for k in {*state['plain'], *state['parts']}:
+        if k in no_memory or k.startswith('_') or (k in _given(cb) and k in state['plain']):
+            raise ValueError(f"{k!r} is nothing that {cb.name} can remember")
+    _set_attrs(cb, state)
+
+# %% ../../nbs/training/checkpoint.ipynb #2812600c
+_torchs_attrs = {*vars(nn.Module()), '_compiled_call_impl'}
+
+def _layer_attrs(m):
+    "The attributes of layer `m` that may be a memory"
+    if type(m).__module__.startswith(('torch.', 'torchvision.')): return {}
+    return {k: v for k,v in vars(m).items() if k not in _torchs_attrs}
+
+def _bare(model):
+    "The model itself, without what divides its batches among devices"
+    wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    return model.module if wrapped else model
+
+def _layers_state(root):
+    "What the layers of `root` remember beside their `state_dict`, by name; and what cannot be kept"
+    root, states, lost = _bare(root), {}, {}
+    held = {id(o) for o in (*root.modules(), *root.parameters(), *root.buffers())}
+    for name,m in root.named_modules():
+        state, gone = _split_attrs(_layer_attrs(m), _numbers, held=held)
+        hidden = {k: m._buffers.get(k) for k in getattr(m, '_non_persistent_buffers_set', ())}
+        hidden = {k: b.detach() for k,b in hidden.items() if b is not None}
+        lost.update({f'{name}.{k}'.lstrip('.'): vars(m)[k] for k in gone if not isinstance(vars(m)[k], str)})
+        if hidden or any(state.values()): states[name] = dict(**state, hidden=hidden)
+    return states, lost
+
+def _set_layers(root, states):
+    "Give the layers of `root` back what they remember"
+    layers = dict(_bare(root).named_modules())
+    for name,state in states.items():
+        m = layers[name]
+        if wrong := {*state['plain'], *state['parts']} & _torchs_attrs:
+            raise ValueError(f"{first_few(sorted(wrong))}: PyTorch's own")
+        _set_attrs(m, state, _numbers)
+        for k,v in state['hidden'].items():
+            if k not in m._non_persistent_buffers_set: raise ValueError(f"{k!r} is no buffer of {name}")
+            b = m._buffers[k]
+            if b is not None and b.shape == v.shape: b.data.copy_(v)
+            else: m._buffers[k] = v.to(device=v.device if b is None else b.device)
 
 # %% ../../nbs/training/checkpoint.ipynb #bc0189ae
 def _setting(v):
@@ -91,6 +231,58 @@ def _cb_settings(cb):
     given = [k for k in inspect.signature(type(cb).__init__).parameters if k not in free and k in vars(cb)]
     return {f'{cb.name}({k})': _setting(vars(cb)[k]) for k in given}
 
+# %% ../../nbs/training/checkpoint.ipynb #fab43dcb
+def _loss_name(f):
+    "A loss in words: its name, and the numbers and words that it was made with"
+    if isinstance(f, functools.partial): return f'{_loss_name(f.func)} {_scalars(f.keywords)}'
+    if not isinstance(f, nn.Module): return cb_name(f)
+    given = {k for c in type(f).__mro__ for k in inspect.signature(c.__init__).parameters}
+    return f'{type(f).__name__} {_scalars({k: vars(f)[k] for k in sorted(given & {*vars(f)})})}'
+
+def _scalars(d): return {k: v for k,v in d.items() if isinstance(v, (bool, int, float, str))}
+
+def _model_text(model):
+    "The layers of `model` as they are printed; None if some of them do not know their size yet"
+    if any(map(is_lazy, model.parameters())): return None
+    return re.sub(' at 0x[0-9a-f]+', '', str(model))
+
+# %% ../../nbs/training/checkpoint.ipynb #22d5a83e
+def _digest(v, h):
+    "Add the size of `v`, its first and its last item to checksum `h`"
+    if isinstance(v, (torch.Tensor, np.ndarray)):
+        rows = v[None] if v.ndim == 0 else v
+        h.update(repr([*v.shape, *(rows[i].flatten()[:256].tolist() for i in (0, -1) if len(rows))]).encode())
+    elif isinstance(v, (list, tuple)):
+        h.update(str(len(v)).encode())
+        for o in (*v[:2], *v[-2:]): _digest(o, h)
+    elif isinstance(v, dict): _digest([*v.items()], h)
+    # the folder may be another one today
+    elif isinstance(v, (str, int, float, os.PathLike)): h.update(os.path.basename(str(v)).encode())
+
+def _data_checksum(dl):
+    "A checksum of what loader `dl` has in memory, or knows of its data; nothing is drawn for it"
+    names = 'tensors', 'targets', 'labels', 'samples', 'imgs', 'files', 'data', 'indices', 'x', 'y'
+    h = hashlib.sha256()
+    data = getattr(dl, 'dataset', getattr(dl, 'pics', dl))
+    while not isinstance(data, (list, tuple)):
+        for k in names:
+            if k in getattr(data, '__dict__', {}): _digest(vars(data)[k], h)
+        if not hasattr(data, 'dataset') or data.dataset is data: break
+        data = data.dataset
+    else: _digest(data, h)
+    return None if h.digest() == hashlib.sha256().digest() else h.hexdigest()[:16]
+
+# %% ../../nbs/training/checkpoint.ipynb #d3367ef0
+_newer = ('loss', 'metrics', 'layers', 'sampler', 'validation batches', 'checksum of the data')
+
+def _newer_settings(learn):
+    "The settings that files of earlier versions lack"
+    dl, valid = learn.dls.train, learn.dls.valid
+    samplers = [type(getattr(dl, k, None)).__name__ for k in ('sampler', 'batch_sampler')]
+    values = (_loss_name(learn.loss_func), ', '.join(metric_names(learn.metrics)), _model_text(learn.model),
+              ', '.join(samplers), 0 if valid is None else n_batches(valid), _data_checksum(dl))
+    return dict(zip(_newer, values))
+
 # %% ../../nbs/training/checkpoint.ipynb #50deb15e
 def checkpoint_settings(learn, # a Learner at `begin_fit`
                         cbs): # the callbacks whose settings matter
@@ -98,7 +290,7 @@ def checkpoint_settings(learn, # a Learner at `begin_fit`
     dl, n = learn.dls.train, len(learn.opt.hypers)
     data = getattr(dl, 'dataset', None)
     res = {'number of batches': n_batches(dl), 'batch size': _setting(getattr(dl, 'batch_size', None)),
-           'number of items': len(data) if hasattr(data, '__len__') else None}
+           'number of items': len(data) if hasattr(data, '__len__') else None, **_newer_settings(learn)}
     for i,h in enumerate(learn.opt.hypers):
         res.update({k if n == 1 else f'{k} of group {i}': _setting(v) for k,v in h.items()})
     for cb in cbs: res.update(_cb_settings(cb))
@@ -111,26 +303,30 @@ def _equal(a, b):
     if type(a) is dict and type(b) is dict: return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
     return a == b or a != a and b != b
 
+def _said(a, b):
+    "Two values that differ, in a few words each: of long texts the first line that differs"
+    if isinstance(a, str) and isinstance(b, str):
+        a, b = next(((x, y) for x,y in zip(a.splitlines(), b.splitlines()) if x != y), (a, b))
+    def short(v): return f'{v:.4g}' if isinstance(v, float) else str(v).strip() if len(str(v)) < 90 else '...'
+    return short(a), short(b)
+
 def _differences(theirs, mine):
     "What differs between two trainings' settings, in words"
-    def said(v): return f'{v:.4g}' if isinstance(v, float) else str(v) if len(str(v)) < 40 else '...'
-    return [f"{k}: {said(theirs.get(k))} in the file, {said(mine.get(k))} now" for k in {**theirs, **mine}
-            if not _equal(theirs.get(k), mine.get(k))]
+    # files of earlier versions lack some; and what cannot be known is no difference
+    skip = {k for k in _newer if theirs.get(k) is None or mine.get(k) is None}
+    pairs = {k: (theirs.get(k), mine.get(k)) for k in {**theirs, **mine} if k not in skip}
+    said = {k: _said(a, b) for k,(a,b) in pairs.items() if not _equal(a, b)}
+    return [f"{k}: {a} in the file, {b} now" for k,(a,b) in said.items()]
 
 # %% ../../nbs/training/checkpoint.ipynb #3d50cf81
-class _WritesCheckpoint(Callback):
-    def write(self, epoch, it):
-        "Write the checkpoint: training goes on at batch `it` of `epoch`"
-        if not is_main_process(): return
-        learn, dl, ps = self.learn, self.dls.train, list(self.learn.model.parameters())
-        place = dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch, iter=it)
-        atomic_save(dict(
-            **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
-            model=learn.model.state_dict(), opt=learn.opt.state_dict(),
-            flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
-            random=get_rng_state(), epoch_random=self._epoch_random if it else None,
-            loader=self._loader if it else get_loader_state(dl),
-            settings=self._settings, callbacks=self._states()), self.file)
+class _CallbackMemories(Callback):
+    "What the other callbacks remember"
+    def _others(self):
+        "The callbacks whose state is kept"
+        return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
+    def _warn(self, text):
+        if text not in self._warned: warnings.warn(text)
+        self._warned.add(text)
 
     def _states(self):
         "The state of the other callbacks; a warning for what cannot be kept"
@@ -140,23 +336,124 @@ class _WritesCheckpoint(Callback):
             states.append(state)
             if lost:
                 self._warn(f"a checkpoint cannot keep {cb.name}.{first_few(lost)}: after a resume it begins "
-                           "anew. Give it a state_dict and a load_state_dict, "
+                           "anew. Give it a state_dict of plain data and a load_state_dict, "
                            "or an underscore if that does not matter")
         return states
 
-    def _others(self):
-        "The callbacks whose state is kept"
-        return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
-    def _warn(self, text):
-        if text not in self._warned: warnings.warn(text)
-        self._warned.add(text)
+# %% ../../nbs/training/checkpoint.ipynb #532d4419
+class _Memories(_CallbackMemories):
+    "And what the model, the loss and the Learner do"
+    def _memories(self):
+        "What model, loss and Learner remember beside that; a warning for what has changed and cannot be kept"
+        loss = self.learn.loss_func
+        (layers, lost), (own, gone) = _layers_state(self.learn.model), _learner_state(self.learn)
+        for k,v in {**lost, **gone}.items():
+            if v is self._at_begin.get(k): continue
+            self._warn(f"a checkpoint cannot keep {k}, a {type(v).__name__} of the model or the Learner: "
+                       "after a resume it begins anew. Make it a buffer, a tensor or a number, or let "
+                       "get_extra_state give it")
+        return dict(callbacks=self._states(), layers=layers, learner=own,
+                    loss=_part_state(loss) if isinstance(loss, nn.Module) else None)
+
+    def _restore_memories(self, sd):
+        "Give all of them back what they remember; files of earlier versions hold the callbacks' only"
+        for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
+        _set_layers(self.learn.model, sd.get('layers', {}))
+        if sd.get('loss') is not None: _set_part(self.learn.loss_func, sd['loss'])
+        if 'learner' in sd: _set_learner(self.learn, sd['learner'])
+
+# %% ../../nbs/training/checkpoint.ipynb #676cf494
+class _WritesCheckpoint(_Memories):
+    def write(self, epoch, it):
+        "Write the checkpoint: training goes on at batch `it` of `epoch`"
+        if not is_main_process(): return
+        learn, dl, ps = self.learn, self.dls.train, list(self.learn.model.parameters())
+        model = learn.model.state_dict()
+        _check_extra_state(model)
+        place = dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch, iter=it)
+        atomic_save(dict(
+            **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
+            model=model, opt=learn.opt.state_dict(),
+            flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
+            random=get_rng_state(), epoch_random=self._epoch_random if it else None,
+            loader=self._loader if it else get_loader_state(dl),
+            valid_loader=get_loader_state(self.dls.valid),
+            settings=self._settings, **self._memories()), self.file)
 
 # %% ../../nbs/training/checkpoint.ipynb #842c85d5
 _entries = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader', 'ended', 'iter', 'epoch',
             'train_iter', 'smooth_loss', 'flags', 'grads', 'random', 'epoch_random'}
 
+def _check_place(sd, learn, file):
+    "An error unless the file names a place in this training, and a flag and a gradient for each parameter"
+    n, ps = n_batches(learn.dls.train), list(learn.model.parameters())
+    whole = all(type(sd[k]) is int and sd[k] >= 0 for k in ('epoch', 'iter', 'train_iter', 'stage'))
+    whole = whole and sd['epoch'] <= learn.n_epoch and (sd['iter'] == 0 or sd['iter'] <= n)
+    fits = len(sd['flags']) == len(sd['grads']) == len(ps)
+    if not (whole and fits): raise ValueError(f"{file} does not say where its training was: it was altered")
+
+def _check_sizes(o):
+    "An error if a tensor in `o` claims far more numbers than it has: copied, it would fill the memory"
+    if isinstance(o, torch.Tensor):
+        if o.numel() > 2**24 and o.numel()*o.element_size() > o.untyped_storage().nbytes():
+            raise ValueError(f"a tensor claims {o.numel()} numbers and has fewer")
+    elif isinstance(o, (list, tuple, dict)):
+        for v in o.values() if isinstance(o, dict) else o: _check_sizes(v)
+
+# %% ../../nbs/training/checkpoint.ipynb #57a480a9
+def _learner_attrs(learn):
+    "The attributes of `learn` that no Learner has: those of a subclass of yours"
+    class Plain: _init_state = BaseLearner._init_state
+    (plain := Plain())._init_state()
+    given = {*inspect.signature(BaseLearner.__init__).parameters}
+    return {k: v for k,v in vars(learn).items() if k not in vars(plain) and k not in given and k[0] != '_'}
+
+def _learner_state(learn):
+    "What a subclass of Learner remembers; and what of it cannot be kept"
+    attrs = _learner_attrs(learn)
+    state, lost = _split_attrs(attrs, _numbers, held=_held_by_learner(learn))
+    return state, {k: attrs[k] for k in lost if not isinstance(attrs[k], str)}
+
+def _set_learner(learn, state):
+    "Give it back"
+    names = {*state['plain'], *state['parts']}
+    if wrong := names & {*vars(learn)} - {*_learner_attrs(learn)}:
+        raise ValueError(f"{first_few(sorted(wrong))}: every Learner's own")
+    _set_attrs(learn, state, _numbers)
+
 # %% ../../nbs/training/checkpoint.ipynb #49c3f16b
-class _ReadsCheckpoint(_WritesCheckpoint):
+class _TakesOver(_WritesCheckpoint):
+    def _keep_memories(self):
+        "A function that puts back what `restore` changes beside model and optimizer"
+        before, random = copy.deepcopy(self._memories()), get_rng_state()
+        attrs = [(cb, dict(vars(cb))) for cb in self._others()]
+        loaders = [(dl, get_loader_state(dl)) for dl in (self.dls.train, self.dls.valid)]
+        def put_back():
+            for cb,own in attrs: vars(cb).update(own)
+            self._restore_memories(before)
+            for dl,state in loaders: set_loader_state(dl, state)
+            set_rng_state(random)
+        return put_back
+
+    def _take(self, sd):
+        "Take over what is in the file"
+        learn = self.learn
+        learn.opt.load_state_dict(sd['opt'])
+        learn.model.load_state_dict(sd['model'])
+        for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
+            p.requires_grad_(flag)
+            p.grad = g
+        self._restore_memories(sd)
+        learn.start_epoch, learn.train_iter = learn.n_epoch if sd['ended'] else sd['epoch'], sd['train_iter']
+        learn.smooth_loss = sd['smooth_loss']
+        learn.pct_train = learn.train_iter/max(1, learn.n_epoch*n_batches(learn.dls.train))
+        if sd['iter']: set_rng_state(sd['epoch_random']) # drawn from later; here it is looked at
+        set_rng_state(sd['random'])
+        set_loader_state(learn.dls.train, sd['loader'])
+        if 'valid_loader' in sd: set_loader_state(learn.dls.valid, sd['valid_loader'])
+
+# %% ../../nbs/training/checkpoint.ipynb #998f2025
+class _ReadsCheckpoint(_TakesOver):
     def _check(self, sd):
         "An error unless `sd` is a checkpoint of this training"
         learn, file, resume = self.learn, self.file, "or train without resume=True"
@@ -167,19 +464,17 @@ class _ReadsCheckpoint(_WritesCheckpoint):
         if theirs != mine:
             raise ValueError(f"{file} was written with the callbacks {', '.join(theirs)}; "
                              f"this fit has {', '.join(mine)}")
-        check_state_dict_shapes(learn.model.state_dict(), sd['model'], file)
+        _check_place(sd, learn, file)
         if wrong := _differences(sd['settings'], self._settings):
             listed = first_few(wrong, 8, sep='\n  ')
             raise ValueError(f"{file} is a checkpoint of another training:\n  {listed}\n"
                              f"Give the same, {resume}")
+        check_state_dict_shapes(learn.model.state_dict(), sd['model'], file)
 
     def _skip_or_begin_stage(self, sd):
         "The file is of another part of a training of several fits (`fine_tune`): skip this one, or begin it"
         if sd['stage'] > self.learn.stage: self.learn.start_epoch = self.learn.n_epoch
         else: self.write(0, 0)
-
-    def _restore_callbacks(self, sd):
-        for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
 
     def restore(self):
         "Take everything over from the file; nothing is changed if it is another training's"
@@ -188,19 +483,10 @@ class _ReadsCheckpoint(_WritesCheckpoint):
             raise ValueError(f"{self.file} is no checkpoint of a training, or one of an older version; "
                              "a file of Learner.save is read by Learner.load")
         if sd['stage'] != learn.stage: return self._skip_or_begin_stage(sd)
-        self._check(sd)
-        learn.opt.load_state_dict(sd['opt'])
-        learn.model.load_state_dict(sd['model'])
-        for p,flag,g in zip(learn.model.parameters(), sd['flags'], sd['grads']):
-            p.requires_grad_(flag)
-            p.grad = g
-        self._restore_callbacks(sd)
-        learn.start_epoch, learn.train_iter = learn.n_epoch if sd['ended'] else sd['epoch'], sd['train_iter']
-        learn.smooth_loss = sd['smooth_loss']
-        learn.pct_train = learn.train_iter/max(1, learn.n_epoch*n_batches(learn.dls.train))
-        if not sd['iter']:
-            set_rng_state(sd['random'])
-            set_loader_state(learn.dls.train, sd['loader'])
+        with learn._take_whole(self.file, self._keep_memories()):
+            _check_sizes(sd)
+            self._check(sd)
+            self._take(sd)
         self._resumed = sd
         if sd['ended']:
             self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
@@ -248,6 +534,7 @@ class Checkpoint(_ReadsCheckpoint):
 
     def begin_fit(self):
         self._resumed = self._epoch_random = self._loader = None
+        self._at_begin = {**_layers_state(self.model)[1], **_learner_state(self.learn)[1]}
         self._settings = checkpoint_settings(self.learn, self._others())
         if self.resume and self.file.exists(): self.restore()
         else:
@@ -264,7 +551,7 @@ class Checkpoint(_ReadsCheckpoint):
             return
         self._epoch_random, self._loader = sd['epoch_random'], sd['loader']
         # once more: the callbacks have just heard that an epoch begins, and it does not
-        self._restore_callbacks(sd)
+        self._restore_memories(sd)
         self.learn.dl = _RemainingBatches(self.dl, sd['iter'], sd['epoch_random'], sd['loader'], sd['random'])
 
     def after_batch(self):

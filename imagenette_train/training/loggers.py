@@ -23,30 +23,30 @@ class CSVLogger(Callback):
     def __init__(self,
                  file='history.csv', # where to
                  append=False): # add to a file that is there (else start anew)?
-        self.path, self.append, self._file = Path(file).expanduser(), append, None
+        self.file, self.append, self._open_file = Path(file).expanduser(), append, None
     def begin_fit(self):
         if not is_main_process(): return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open('ab') as f: self.start = f.tell() if self.append else 0 # where our rows begin
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open('ab') as f: self.start = f.tell() if self.append else 0 # where our rows begin
     def begin_epoch(self):
-        if self._file is None and is_main_process(): self._open()
+        if self._open_file is None and is_main_process(): self._open()
     def _open(self):
         "Write the file up to this epoch: rows of other fits, and ours if we resume"
-        others = self.path.read_bytes()[:self.start] if self.path.exists() else b''
-        with atomic_open(self.path) as f: f.write(others)
-        self._file = self.path.open('a', newline='', encoding='utf-8')
+        others = self.file.read_bytes()[:self.start] if self.file.exists() else b''
+        with atomic_open(self.file) as f: f.write(others)
+        self._open_file = self.file.open('a', newline='', encoding='utf-8')
         if not others: self._write(self.recorder.metric_names)
         rec = self.recorder
         for i,(v,s) in enumerate(zip(rec.values, rec.seconds)): self._write([i, *v, format_time(s)])
     def after_epoch(self):
-        if self._file is not None: self._write(self.recorder.row)
+        if self._open_file is not None: self._write(self.recorder.row)
     def cleanup_fit(self):
-        if self._file is not None: self._file.close()
-        self._file = None
-    def __getstate__(self): return {**vars(self), '_file': None} # a copy has no open file
+        if self._open_file is not None: self._open_file.close()
+        self._open_file = None
+    def __getstate__(self): return {**vars(self), '_open_file': None} # a copy has no open file
     def _write(self, row):
-        csv.writer(self._file).writerow(['' if o is None else o for o in row])
-        self._file.flush()
+        csv.writer(self._open_file).writerow(['' if o is None else o for o in row])
+        self._open_file.flush()
 
 # %% ../../nbs/training/loggers.ipynb #8f19d216
 class TensorBoardLogger(Callback):
@@ -69,7 +69,7 @@ class TensorBoardLogger(Callback):
     def after_batch(self):
         if self._writer is None or self.loss is None or not self.training: return
         if self.train_iter % self.every: return
-        self._writer.add_scalar('train/loss', float(self.loss), self.train_iter)
+        self._writer.add_scalar('train/loss', float(self.loss.detach()), self.train_iter)
         for k,v in self.opt.hypers[-1].items():
             if isinstance(v, (int, float)): self._writer.add_scalar(f'hyper/{k}', v, self.train_iter)
     def after_epoch(self):
@@ -94,7 +94,7 @@ class LogCallback(Callback):
         if is_main_process(): self.log(known, step=self.before + self.train_iter)
     def after_batch(self):
         if not self.training or self.loss is None or not self.every or self.train_iter % self.every: return
-        self._log(loss=float(self.loss), **self.opt.hypers[-1])
+        self._log(loss=float(self.loss.detach()), **self.opt.hypers[-1])
     def after_epoch(self):
         rec = self.recorder
         self._log(epoch=self.epoch+1, **dict(zip(rec.metric_names[1:-1], rec.values[-1])))

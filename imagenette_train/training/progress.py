@@ -8,11 +8,13 @@ __all__ = ['format_plain_row', 'ProgressCallback']
 # %% ../../nbs/training/progress.ipynb #3b91a799
 import sys, time
 from contextlib import contextmanager
+from functools import partial
 from fastcore.basics import patch
 from tabulate import tabulate
 from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
+from ..core.learner_base import _Scope
 from ..core.metrics import *
 from ..callbacks import *
 
@@ -27,9 +29,10 @@ class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
     run_after, run_outside_fit, unique = Recorder, False, True
     every = 0.2 # seconds between two looks at the loss, which a GPU must wait for
+    most_rows = 50 # of the table in a notebook, which is sent anew with each; all of them at the end
 
     def begin_fit(self):
-        self.rows, self.shown, self.bar = [], None, None
+        self.rows, self._shown, self.bar = [], None, None
         self.before = self.logger
         if self.before is print: self.learn.logger = self._log # a logger of one's own stays
         self.n = n_batches(self.dls.train) + (0 if self.dls.valid is None else n_batches(self.dls.valid))
@@ -58,22 +61,25 @@ class ProgressCallback(Callback):
     def _log(self, row):
         self.rows.append(row)
         names = self.recorder.metric_names
-        if in_notebook():
-            self._show(tabulate([format_row(r) for r in self.rows], names, tablefmt='html',
-                                disable_numparse=True))
+        if in_notebook(): self._show(self.rows[-self.most_rows:])
         else:
             if len(self.rows) == 1: self.bar.write(format_plain_row(names), file=sys.stdout)
             self.bar.write(format_plain_row(format_row(row)), file=sys.stdout)
             sys.stdout.flush()
 
-    def _show(self, html):
+    def _show(self, rows):
         from IPython.display import HTML, display
-        if self.shown is None: self.shown = display(HTML(html), display_id=True)
-        else: self.shown.update(HTML(html))
+        html = tabulate([format_row(r) for r in rows], self.recorder.metric_names, tablefmt='html',
+                        disable_numparse=True)
+        if self._shown is None: self._shown = display(HTML(html), display_id=True)
+        else: self._shown.update(HTML(html))
 
-    def __getstate__(self): return {**vars(self), 'bar': None} # a copy has no bar
+    def __getstate__(self): return {**vars(self), 'bar': None, '_shown': None} # a copy has neither
 
     def cleanup_fit(self):
+        shown = self.__dict__.get('_shown') is not None
+        if shown and len(self.rows) > self.most_rows: self._show(self.rows) # all of them, once
+        self._shown = None
         if 'before' in self.__dict__: self.learn.logger = self.__dict__.pop('before')
         if self.__dict__.get('bar') is not None: self.bar.close()
 
@@ -85,10 +91,9 @@ Learner.default_cbs = [TrainEvalCallback, Recorder, ProgressCallback]
 @contextmanager
 def no_logging(self:Learner):
     "Neither bar nor table inside this `with` block; the Recorder records all the same"
-    gone = [cb for cb in self.cbs if isinstance(cb, ProgressCallback)]
-    logger, self.logger = self.logger, None
-    self.remove_cbs(gone)
-    try: yield self
-    finally:
-        self.add_cbs(gone)
-        self.logger = logger
+    def put_back(logger): self.logger = logger
+    with _Scope(self, partial(put_back, self.logger)): # it stays in the list, at its place, and hears nothing
+        self._silent = [*self._silent, *(cb for cb in self.cbs if isinstance(cb, ProgressCallback))]
+        self._sort_cbs()
+        self.logger = None
+        yield self

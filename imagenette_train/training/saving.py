@@ -9,6 +9,7 @@ __all__ = ['check_state_dict_shapes', 'concat_batches']
 from collections.abc import Mapping
 import torch
 from fastcore.basics import patch
+from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
@@ -17,18 +18,33 @@ from ..core.snapshot import *
 from ..callbacks import *
 
 # %% ../../nbs/training/saving.ipynb #ee58ee37
-def _shape(weights, k): return tuple(weights[k].shape) if k in weights else 'missing'
+def _shape(weights, k):
+    "Shape of entry `k`; what is no tensor, such as a module's extra state, has none"
+    if k not in weights: return 'missing'
+    v = weights[k]
+    return '(any)' if is_lazy(v) else tuple(v.shape) if isinstance(v, torch.Tensor) else 'no tensor'
 
 def check_state_dict_shapes(mine, # state dict of the model that we have
                             theirs, # state dict in the file
                             file): # path, for the message
     "An error unless the weights of a file fit the model"
-    names = sorted({*mine, *theirs})
-    wrong = [f"{k}: {_shape(theirs, k)} in the file, {_shape(mine, k)} in the model"
-             for k in names if _shape(theirs, k) != _shape(mine, k)]
+    shapes = {k: (_shape(theirs, k), _shape(mine, k)) for k in sorted({*mine, *theirs})}
+    wrong = [f"{k}: {a} in the file, {b} in the model" for k,(a,b) in shapes.items()
+             if a != b and not ('(any)' in (a, b) and 'missing' not in (a, b))]
     if wrong:
         differences = first_few(wrong, 6, sep='\n  ')
         raise ValueError(f"{file} is a checkpoint of another model:\n  {differences}")
+
+_readable = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, torch.Size, torch.dtype)
+
+def _check_extra_state(sd):
+    "An error if state dict `sd` holds what could be written, but is not read back without running code"
+    def known(v):
+        if isinstance(v, (list, tuple)): return all(map(known, v))
+        return all(map(known, v.values())) if isinstance(v, dict) else isinstance(v, _readable)
+    if wrong := [k for k,v in sd.items() if not known(v)]:
+        raise TypeError(f"{first_few(wrong)} cannot be saved: a checkpoint is read without running code, so "
+                        "get_extra_state must give numbers, text, tensors, or lists and dicts of them")
 
 # %% ../../nbs/training/saving.ipynb #e882dc3f
 @patch
@@ -39,7 +55,9 @@ def save(self:Learner,
     if not is_main_process(): return
     with self.eval_weights():
         opt = self.opt.state_dict() if with_opt and self.opt is not None else None
-        atomic_save(dict(model=self.model.state_dict(), opt=opt), file)
+        model = self.model.state_dict()
+        _check_extra_state(model)
+        atomic_save(dict(model=model, opt=opt), file)
 
 # %% ../../nbs/training/saving.ipynb #1909728c
 def _read(file, device):
@@ -52,7 +70,7 @@ def _read(file, device):
 
 @patch
 def _load_opt(self:Learner, sd, file):
-    opt = self.opt or self.opt_func(self.splitter(self.model), lr=self.lr)
+    opt = self.opt or self._new_opt()
     try: opt.load_state_dict(sd)
     except ValueError as e:
         raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
@@ -66,8 +84,9 @@ def load(self:Learner,
     "Take over model and optimizer from `file`; nothing is changed if they do not fit, and no code is run"
     sd = _read(file, self.device)
     check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
-    if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
-    self.model.load_state_dict(sd['model'])
+    with self._take_whole(file):
+        if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
+        self.model.load_state_dict(sd['model'])
     for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
     return self
 
@@ -83,9 +102,10 @@ def concat_batches(bs): # one tensor, or tuple or dict of tensors, for each batc
 
 # %% ../../nbs/training/saving.ipynb #7f3027cf
 class _Gather(Callback):
-    "Keeps predictions and targets, and skips the loss"
+    "Keeps predictions and targets, and skips the loss; in a fit, which it has no business in, nothing"
     def __init__(self): self.preds, self.targets = [], []
     def after_pred(self):
+        if self.learn.fitting: return
         self.preds.append(to_device(self.pred, 'cpu'))
         self.targets.append(to_device(self.yb, 'cpu'))
         raise CancelBatchException

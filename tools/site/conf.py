@@ -24,7 +24,7 @@ suppress_warnings = ['myst.header'] # a notebook may go from its title to a thir
 
 pygments_style, pygments_dark_style = 'default', 'github-dark'
 html_theme = 'furo'
-html_static_path = ['static']
+html_static_path = ['static', '../../results/race.gif'] # the race is what a shared link shows
 html_favicon = 'static/favicon.svg'
 html_css_files = ['site.css']
 html_show_sphinx = False
@@ -49,7 +49,7 @@ def add_meta(app, page, template, context, doctree):
     of_module = f'Signatures, parameters and source: {title}.' if page.startswith('reference') else ''
     says = described.get(page) or of_module or cfg['description']
     told = {'og:title': title, 'og:type': 'website', 'og:description': says,
-            'og:url': f'{html_baseurl}{page}.html', 'og:image': f'{html_baseurl}_static/race.png'}
+            'og:url': f'{html_baseurl}{page}.html', 'og:image': f'{html_baseurl}_static/race.gif'}
     lines = [f'<meta name="description" content="{html.escape(says)}">',
              *(f'<meta property="{k}" content="{html.escape(v)}">' for k,v in told.items())]
     context['metatags'] = context.get('metatags', '') + '\n'.join(lines)

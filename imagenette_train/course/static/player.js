@@ -124,7 +124,7 @@ function player(root, spec) {
 
   const draw = {
     paths(c, p, x, y) {
-      const lines = data[p.lines].v
+      const lines = own(data[p.lines])
       c.globalAlpha = 0.35
       line(c, lines.length / 2, i => x(lines[2*i]), i => y(lines[2*i+1]))
       c.globalAlpha = 1
