@@ -18,6 +18,7 @@ from .core.events import *
 from .core.learner_base import *
 from .core.metrics import *
 from .core.snapshot import *
+from .core.tasks import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
 class Callback:
@@ -129,7 +130,7 @@ class TrainEvalCallback(Callback):
         self.learn.train_mode(False)
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
-        if learn.training: learn.pct_train = learn.train_iter / (learn.n_epoch * learn.n_iter)
+        if learn.training: learn.pct_train = min(1., learn.train_iter / (learn.n_epoch * learn.n_iter))
     def after_batch(self):
         if self.learn.training: self.learn.train_iter += 1
 
@@ -163,6 +164,7 @@ class Recorder(Callback):
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
+    _counts = _skipped = False
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
         self._valid = MetricAccumulator(self.metrics)
@@ -171,10 +173,14 @@ class Recorder(Callback):
         self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
+    def before_backward(self): self._counts = True
+    def after_cancel_batch(self): self._skipped = not self._counts # nothing was learnt from this batch
     def after_batch(self):
-        learn = self.learn
-        if learn.loss is None: return # cancelled before there was one
+        learn, skipped = self.learn, self._skipped
+        self._counts = self._skipped = False # of the next one
+        if learn.loss is None or skipped: return
         if not learn.training: return self._valid.add(learn)
+        if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number
         loss = learn.loss.item() if learn.loss.is_cpu else learn.loss.detach()
         learn.smooth_loss = smooth = self.smooth.add(loss)
@@ -221,11 +227,17 @@ def validate(self:Learner,
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 class TerminateOnNaNCallback(Callback):
-    "Ends training when the loss is NaN or infinite, before it is differentiated and before it is recorded"
+    "Ends training when the loss or a gradient is NaN or infinite, before it does harm, and says where"
     run_before = Recorder
     def before_backward(self): self.after_batch()
     def after_batch(self):
-        if self.loss is not None and not torch.isfinite(self.loss): raise CancelFitException
+        if self.loss is not None and not torch.isfinite(self.loss): self._end(f'the loss is {self.loss:.4g}')
+    def before_step(self):
+        norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+        if norms and not torch.isfinite(torch.stack(norms)).all(): self._end('a gradient is NaN or infinite')
+    def _end(self, what):
+        print(f"Training ends in epoch {self.epoch}, batch {self.iter}: {what}")
+        raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60
 class ModelResetter(Callback):

@@ -6,15 +6,18 @@
 Kills: a training with a checkpoint every few batches is killed (SIGKILL) at random moments and resumed by a
 new process, until it is done; then its weights are compared with those of the training that nobody
 disturbed. Interrupts: Ctrl-C at random moments of everything that a Learner does. NaN: a loss that becomes
-NaN in a random batch. Threads: two Learners at the same time.
+NaN in a random batch. Threads: two Learners at the same time. Folders: exports, generated images and decoded
+images, killed while they are written.
 Sequences: random calls of a Learner's methods (hypothesis). Rules: every callback, alone and in pairs, with
 every question that a Learner can be asked (a quarter of an hour). Fused: trainings with a fused optimizer and
 without (tools/fused_fuzz.py), ten minutes."""
-import argparse, contextlib, copy, io, json, os, random, signal, sys, tempfile, threading, time, warnings
+import argparse, contextlib, copy, io, json, os, random, shutil, signal, sys, tempfile, threading, time
+import warnings
 from pathlib import Path
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch
 import torch.nn as nn
+import torchvision
 from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -224,6 +227,73 @@ def interrupts(n, rng, tmp):
         held[kind] = found.count(None)
     return dict(of_each_kind=n, held=held)
 
+# --- folders
+
+class Folders:
+    "Writers of folders, and whether what they have written is the old folder or the new one, whole"
+    def __init__(self, tmp):
+        self.tmp, self.to = tmp, tmp/'written'/'folder'
+        self.to.parent.mkdir(parents=True)
+        images = ImagenetteFolder(generate_images(tmp/'images', 2, 1, size=32), 'given', check=False)
+        self.files = images.files()[0]
+        self.learners = [self.learner(images, k) for k in (0, 1)]
+        self.kinds = dict(
+            export=(self.export, self.whole_export), new_export=(self.new_export, self.whole_export),
+            generated=(self.generate, self.whole_images), decoded=(self.decode, self.whole_pixels))
+
+    def learner(self, images, k):
+        "One whose weights are all `k`, and whose classes say so"
+        os.environ['IMAGENETTE_TRAIN_CACHE'] = str(self.tmp/'cache')
+        dls = get_data(path=images, presize=32, resize=32, bs=4, device='cpu')
+        dls.vocab = [f'{c} {k}' for c in dls.vocab]
+        learn = cnn_learner(dls, torchvision.models.squeezenet1_1, pretrained=False)
+        for p in learn.model.parameters(): p.data.fill_(k)
+        return learn
+
+    def export(self):
+        for learn in self.learners: learn.export(self.to)
+    def new_export(self): self.learners[0].export(self.to)
+    def whole_export(self):
+        if not self.to.exists(): return True
+        predictor = load_predictor(self.to) # compares checksums
+        k, = {int(v) for p in predictor.model.parameters() for v in (p.min(), p.max())}
+        return all(c.endswith(f' {k}') for c in predictor.vocab) and (self.to/'predict.py').is_file()
+
+    def generate(self): generate_images(self.to, 3, 1, size=32)
+    def whole_images(self): return not self.to.exists() or ImagenetteFolder(self.to, 'given').generated
+
+    def decode(self):
+        os.environ['IMAGENETTE_TRAIN_CACHE'] = str(self.to)
+        return cache_images(self.files, 32)
+    def whole_pixels(self): # what is not whole is decoded anew
+        want = [torch.tensor(decode_image(f, 32)) for f,_ in self.files]
+        return all(map(torch.equal, self.decode(), want))
+
+    def left(self):
+        "Temporary files and folders"
+        return [*self.to.parent.rglob('*.part'), *self.to.rglob('*.new')]
+
+def folders(n, rng, tmp):
+    "Kill `n` writers of each kind of folder: how many left the old or the new one, and no rubbish for good"
+    subject, held = Folders(tmp/'folders'), {}
+    for kind,(write, whole) in subject.kinds.items():
+        held[kind] = 0
+        t = time.time()
+        write()
+        length = time.time() - t
+        for _ in range(n):
+            if kind != 'export': shutil.rmtree(subject.to) # else the older one stays
+            pid = child(write)
+            time.sleep(rng.uniform(0, length))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            good = whole()
+            write()
+            if not good or subject.left(): print(f'{kind}: whole: {good}, left: {subject.left()}')
+            else: held[kind] += 1
+        shutil.rmtree(subject.to)
+    return dict(of_each_kind=n, held=held)
+
 # --- threads
 
 def ready_learner(seed):
@@ -367,7 +437,7 @@ def fine(res):
     "Was nothing lost?"
     killed = all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left']
                  and not k['largest_difference'] for k in res['kills'])
-    out = all(k == res['interrupts']['of_each_kind'] for k in res['interrupts']['held'].values())
+    out = all(k == res[o]['of_each_kind'] for o in ('interrupts', 'folders') for k in res[o]['held'].values())
     stopped = res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings']
     crossed = not res['rules']['differences']
     return killed and out and stopped and crossed and not res['threads']['largest_difference']
@@ -376,6 +446,7 @@ def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument('--kills', type=int, default=50, help='per number of loader workers (0 and 2)')
     a.add_argument('--interrupts', type=int, default=60, help='of each kind')
+    a.add_argument('--folders', type=int, default=200, help='killed writers of each kind of folder')
     a.add_argument('--seed', type=int, default=0)
     a.add_argument('--quick', action='store_true', help='less of everything, and no file is written')
     a.add_argument('--out', default=str(Path(__file__).parent.parent/'results'/'soak.json'))
@@ -388,6 +459,7 @@ def main():
     res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment_info('cpu'))
     parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
                  interrupts=lambda: interrupts(3 if a.quick else a.interrupts, rng, tmp),
+                 folders=lambda: folders(3 if a.quick else a.folders, rng, tmp),
                  nans=lambda: nans(3 if a.quick else 30, rng, tmp),
                  threads=threads,
                  sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),

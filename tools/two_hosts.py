@@ -2,10 +2,10 @@
 
     python tools/two_hosts.py      # needs root and `ip` (iproute2); a minute
 
-Each namespace has a network of its own, as another machine would. `torchrun` starts two processes on each; they
-find each other by its c10d rendezvous on the first host. The training is stopped in its second epoch and goes on
-with two hosts, with one, and in a single process; all of them must end with the losses of one that nobody
-stopped."""
+Each namespace has a network of its own, as another machine would. `torchrun` starts two processes on each;
+they find each other by its c10d rendezvous on the first host. The training is stopped in its second epoch and
+goes on with two hosts, with one, and in a single process; all of them must end with the losses of one that
+nobody stopped."""
 import json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 

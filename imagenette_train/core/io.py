@@ -179,19 +179,23 @@ class _Nothing:
     def _ignore(self, *args): return self
     __call__ = __setstate__ = __setitem__ = append = extend = add = update = _ignore
 
+# bytes of a number in each kind of storage
+_itemsizes = {f'{name}Storage': n for n,names in {
+    1: 'Untyped Byte Char Bool QUInt8 QInt8 QUInt4x2 QUInt2x4', 2: 'Short Half BFloat16',
+    4: 'Int Float QInt32', 8: 'Long Double ComplexFloat', 16: 'ComplexDouble',
+}.items() for name in names.split()}
+
 class _StorageSizes(pickle._Unpickler): # the one in Python, whose memory no index can fill
     "Goes through a pickle of `torch.save`; an error if a storage claims more bytes than its record has"
     def __init__(self, data, sizes):
         super().__init__(io.BytesIO(data))
         self.sizes = sizes
     def find_class(self, module, name):
-        kind = getattr(torch, name, None) if name.endswith('Storage') else None
-        dtype = torch.uint8 if name == 'UntypedStorage' else getattr(kind, 'dtype', None)
-        return type(name, (_Nothing,), dict(itemsize=getattr(dtype, 'itemsize', None)))
+        return type(name, (_Nothing,), dict(itemsize=_itemsizes.get(name)))
     def persistent_load(self, pid):
         what, kind, key, _, n = pid
         have = self.sizes.get(f'data/{key}', 0)
-        if what != 'storage' or not 0 <= n*kind.itemsize <= have:
+        if what != 'storage' or kind.itemsize is None or not 0 <= n*kind.itemsize <= have:
             raise ValueError(f"record {key} has {have} bytes, and {n} numbers are said to be in it")
         return _Nothing()
 

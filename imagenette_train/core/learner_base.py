@@ -390,6 +390,71 @@ class _FitStart:
             self.opt.zero_grad(set_to_none=True) # of the batch that was left; the next one starts without it
             raise
 
+# %% ../../nbs/core/learner_base.ipynb #7b63a3f7
+def _dtypes(learn):
+    "Types of the inputs, of the model's weights and of the targets, as PyTorch writes them without `torch.`"
+    names = lambda ts: sorted({str(t.dtype)[6:] for t in ts if isinstance(t, torch.Tensor)})
+    return names([*learn.xb, *learn.xkw.values()]), names(learn.model.parameters()), names(learn.yb)
+
+def _dtype_hint(learn, said):
+    "The data has another type than the weights"
+    if 'type' not in said.lower(): return
+    batch, model, targets = _dtypes(learn)
+    if learn.pred is None:
+        if batch == model: return
+        return f"the batch is {', '.join(batch)} and the model {', '.join(model)}: give the data as x.float()"
+    if 'float64' in targets and model != ['float64']:
+        return f"the targets are float64 and the model {', '.join(model)}: give them as y.float()"
+    if 'Long' in said and 'int64' not in targets:
+        return "cross entropy takes class numbers, and the targets are real numbers: give them as y.long()"
+
+# %% ../../nbs/core/learner_base.ipynb #16d02cc1
+def _input_hint(learn, said):
+    "The model's forward does not take what the batch gives it"
+    if 'forward()' not in said or learn.pred is not None: return
+    if 'unexpected keyword' in said:
+        return (f"the batch is a dict, and all its entries but the target are given to the model by name: "
+                f"{', '.join(learn.xkw)}. Is one the target? Then DataLoaders(..., target='its name')")
+    there = f"{pluralize(len(learn.xb), 'input')} and {pluralize(len(learn.yb), 'target')}"
+    return f"the batch gives {there}: DataLoaders(..., n_inp=...) says how many of its entries are inputs"
+
+# %% ../../nbs/core/learner_base.ipynb #f5110ab8
+def _output_hint(learn, said):
+    "The loss does not take what the model puts out"
+    pred, (y, *_) = learn.pred, (*learn.yb, None)
+    if pred is None or learn.loss is not None: return
+    if not isinstance(pred, torch.Tensor):
+        return (f"the model returned a {type(pred).__name__}, and the loss wants a tensor: take it apart in "
+                "after_pred of a callback, as RNNRegularizer and UnwrapLogits do, or in the loss")
+    if not isinstance(y, torch.Tensor): return
+    if pred.ndim > 2 and y.shape == pred.shape[:-1]:
+        return ("cross entropy wants the classes second, and these predictions have them last: "
+                "loss_func=lambda pred, y: F.cross_entropy(pred.movedim(-1, 1), y)")
+    if pred.ndim == 2 and y.shape == (len(pred), 1): return "the targets have an axis too many: y.squeeze(1)"
+    return _class_hint(learn, pred, y, said)
+
+# %% ../../nbs/core/learner_base.ipynb #8116ff5c
+def _class_hint(learn, pred, y, said):
+    "There are class numbers for which the model has no output"
+    if 'out of bounds' not in said or y.is_floating_point() or not y.numel(): return
+    return (f"class numbers go from {int(y.min())} to {int(y.max())}, and the model has outputs for "
+            f"{pred.shape[1]} classes, 0 to {pred.shape[1]-1}. A number that is to be left out is the "
+            "ignore_index of nn.CrossEntropyLoss")
+
+def _batch_norm_hint(learn, said):
+    "Batch norm has a single item to take the variance of"
+    if 'more than 1 value per channel' not in said: return
+    return ("the batch has one item, and batch norm needs two in training: give the training loader "
+            "drop_last=True, or another batch size")
+
+# %% ../../nbs/core/learner_base.ipynb #96a92127
+def _add_error_hint(learn, e):
+    "Add to one of the commonest errors what is probably behind it"
+    if not isinstance(e, (RuntimeError, ValueError, TypeError, IndexError, AttributeError)): return
+    said = str(e)
+    hints = (f(learn, said) for f in (_dtype_hint, _input_hint, _output_hint, _batch_norm_hint))
+    if hint := next((h for h in hints if h), None): add_note(e, f"({hint})")
+
 # %% ../../nbs/core/learner_base.ipynb #4b6ef240
 def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
     "Add to an error about memory how large the batch was, and what to do"
@@ -428,6 +493,7 @@ class _FitEnd(_LossAgain):
             try: yield
             except BaseException as e:
                 add_oom_hint(self, e)
+                _add_error_hint(self, e)
                 for o in self._clean_up():
                     add_note(e, f"(and after that, {type(o).__name__}: {o})")
                     if isinstance(o, KeyboardInterrupt): raise o from e
@@ -446,7 +512,10 @@ class _FitEnd(_LossAgain):
         "Take back what a fit has set in the optimizer: the closure, and `wd` if it was given another"
         if self.opt is not None:
             self.opt.closure = None
-            if self._own_wd is not None: self.opt.set_hypers(wd=self._own_wd)
+            # a group that came meanwhile keeps what it has; one that had none has none again
+            for h,wd in zip(self.opt.hypers, self._own_wd or ()):
+                if wd is None: h.pop('wd', None)
+                else: h['wd'] = wd
         self._own_wd = None
 
     def _clean_up(self):

@@ -117,6 +117,12 @@ class _HyperChecks(_HyperNames):
         return check_hyper(name, v, self._names_read[-1].get(name))
 
 # %% ../../nbs/core/param_groups.ipynb #aa6a0da6
+def _are_usual(vs, low, end):
+    "Are `vs` plain numbers from `low` up to but not including `end`?"
+    for v in vs:
+        if type(v) is not float or not low <= v < end: return False
+    return True
+
 class _Hypers(_HyperChecks):
     "The part of an optimizer that sets its hypers"
     def group_values(self,
@@ -139,8 +145,26 @@ class _Hypers(_HyperChecks):
 
     def set_hypers(self, **hypers): # values as in `set_hyper`, by name
         "Set several hypers at once, by our names or PyTorch's, all or (if one is wrong) none"
-        for name,vs in self.group_values(hypers).items():
+        if self._set_usual(hypers): return
+        values = self.group_values(hypers)
+        for name,vs in values.items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
+        ranges = self._names_read[-1]
+        self._usual = tuple(self.cbs), {name: usual_bounds(name, ranges.get(name)) for name in values}
+
+    _usual = (), {} # callbacks, and between which plain numbers their hypers may lie, as they were set last
+
+    def _set_usual(self, hypers):
+        "Set plain numbers within their bounds, as a schedule does in every batch; False: look closer"
+        (cbs, bounds), n = self._usual, len(self.hypers)
+        same_cbs = len(cbs) == len(self.cbs) and all(map(operator.is_, cbs, self.cbs))
+        if not same_cbs or any(self._notes): return False
+        spread = [(name, v if type(v) is list else [v]*n) for name,v in hypers.items()]
+        for name,vs in spread:
+            if len(vs) != n or not _are_usual(vs, *bounds.get(name, (0., 0.))): return False
+        for name,vs in spread:
+            for hyper,v in zip(self.hypers, vs): hyper[name] = v
+        return True
 
     def set_hyper(self,
                   name, # a hyper that some callback takes
@@ -338,22 +362,29 @@ def _check_statistic(k, v, p, kept_as, mine):
                      "set the attribute whole_tensors = True of the callback)")
 
 # %% ../../nbs/core/param_groups.ipynb #5473e81d
-def _check_entries(opt, sd):
-    "An error unless hypers and statistics in state dict `sd` are as many as in `opt`, and of their kind"
-    params, flags = [p for p,*_ in opt.all_params()], dict.fromkeys(('do_wd', 'force_train'), (True, False))
-    n = len(opt.hypers)
-    for what,kinds in [('hypers', [dict]*n), ('notes', [dict]*n), ('state', [dict]*len(params)),
-                       ('dtypes', [str]*len(params))]:
+def _check_lengths(opt, sd):
+    "An error unless state dict `sd` has as many entries as `opt` has groups and parameters"
+    n, n_params = len(opt.hypers), sum(map(len, opt.param_lists))
+    for what,kinds in [('hypers', [dict]*n), ('notes', [dict]*n), ('state', [dict]*n_params),
+                       ('dtypes', [str]*n_params)]:
         if what in sd and [type(o) for o in sd[what]] != kinds:
             raise ValueError(f"the state dict needs {len(kinds)} entries under {what!r}: "
                              "was the file altered?")
+
+def _check_group_entries(opt, sd):
+    "An error unless `opt` may have the hypers and the notes in state dict `sd`"
     unknown = {k for h in sd['hypers'] for k in _in_our_names(h, opt.hyper_names())} - opt.hyper_names()
     if unknown:
         raise ValueError(f"no callback of this optimizer takes the hypers {sorted(unknown)} "
                          "of the state dict: another optimizer?")
-    for o in (*sd['hypers'], *sd.get('notes', ())): opt._sort_options(o)
-    kept_as = _kept_as(opt.cbs) | flags
-    for p,state in zip(params, sd['state']):
+    for o in (*sd['hypers'], *sd.get('notes', ())):
+        try: opt._sort_options(o)
+        except (TypeError, ValueError) as e: raise ValueError(f"the state dict's hypers: {e}") from None
+
+def _check_statistics(opt, sd):
+    "An error unless the callbacks of `opt` may have kept what is in state dict `sd`"
+    kept_as = _kept_as(opt.cbs) | dict.fromkeys(('do_wd', 'force_train'), (True, False))
+    for (p,*_),state in zip(opt.all_params(), sd['state']):
         for k,v in state.items(): _check_statistic(k, v, p, kept_as.get(k, (..., False)), opt.state[p].get(k))
 
 # %% ../../nbs/core/param_groups.ipynb #26ed3f90
@@ -369,7 +400,7 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if theirs != mine['cbs']:
         raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is "
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
-    _check_entries(opt, sd)
+    for check in (_check_lengths, _check_group_entries, _check_statistics): check(opt, sd)
 
 # %% ../../nbs/core/param_groups.ipynb #c23b2da5
 class _StateDict:
@@ -489,7 +520,9 @@ class _Pickled:
         # made again when needed; a scheduler wraps `step`; and a fit gives the closure
         left_out = '_engine', '_names_read', 'step', 'closure'
         return {k: v for k,v in self.__dict__.items() if k not in left_out}
-    def __setstate__(self, d): self.__dict__.update(d)
+    def __setstate__(self, d):
+        self.__dict__.update(d)
+        self.__dict__.setdefault('_notes', [{} for _ in self.param_lists]) # pickled by an older version
 
 # %% ../../nbs/core/param_groups.ipynb #d8608caa
 class BaseOptimizer(_Hypers, _Dtypes, _WatchedStep, _Freezing, _StateDict, _TorchInterface, _Pickled,

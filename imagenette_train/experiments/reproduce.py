@@ -196,7 +196,7 @@ def run_lr_find(profile, dls, seed, # as `train_run`
     "The learning rate finder with plain SGD, as in the chapter"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=SGD)
-    res = learn.lr_find(num_it=num_it, show_plot=False)
+    res = learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=suggest_lrs)
     lrs, losses = learn.lr_find_curve
     return dict(lrs=[float(f'{o:.5g}') for o in lrs], losses=[round(o, 4) for o in losses],
                 suggestion=res._asdict())
@@ -213,8 +213,8 @@ def _lr_find_once(plan, retrain):
     del settings['seed']
     make = lambda: run_lr_find(plan.profile, plan.dls, 0, _lr_find_batches(plan))
     found, _ = load_or_run(plan.out/'lr_find.json', settings, make, retrain)
-    suggested = tuple(float(f'{o:.3g}') for o in found['suggestion'].values())
-    print(f"lr_find with SGD suggests {suggested};\nthe chapter printed (0.0174, 3.02e-07)\n")
+    suggested = SuggestedLRs(**found['suggestion'])
+    print(f"lr_find with SGD suggests {suggested};\nthe chapter printed lr_min=0.0174, lr_steep=3.02e-07\n")
 
 # %% ../../nbs/experiments/reproduce.ipynb #96cd6180
 def _time_left(each, todo, plan):

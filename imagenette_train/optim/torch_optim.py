@@ -188,9 +188,10 @@ class _TorchStateDict(_TorchHypers):
         before = dict(self.state)
         self.state.update({p: dict(state) for (p,*_),state in zip(self.all_params(), sd['state'])})
         try: self._load_inner(sd['inner'])
-        except BaseException:
+        except Exception as e:
             self.state.update(before)
-            raise
+            name = type(self.inner).__name__
+            raise ValueError(f"the state dict's entry 'inner' does not fit {name}: {e}") from e
         super().load_state_dict(sd)
 
 # %% ../../nbs/optim/torch_optim.ipynb #14375ca5

@@ -510,7 +510,7 @@ class _RemainingBatches:
 def back_up_interrupted(file): # path of a checkpoint
     "Move the checkpoint of a training that was interrupted out of the way, and say so"
     file = Path(file)
-    if not file.exists(): return
+    if not file.is_file(): return # a device, such as /dev/null, is not moved
     try: sd = safe_load(file)
     except ValueError: sd = None # damaged, or something else: not ours to overwrite
     known = isinstance(sd, dict) and 'settings' in sd
@@ -559,6 +559,6 @@ class Checkpoint(_ReadsCheckpoint):
             self.write(self.epoch, self.iter+1)
     def after_epoch(self): self.write(self.epoch+1, 0)
     def after_fit(self): # a callback may have ended it early; then there is nothing to resume
-        if self.epoch+1 >= self.n_epoch or not is_main_process() or not self.file.exists(): return
+        if self.epoch+1 >= self.n_epoch or not is_main_process() or not self.file.is_file(): return
         sd = safe_load(self.file)
         if not sd['ended']: atomic_save({**sd, 'ended': True}, self.file)

@@ -8,13 +8,17 @@ __all__ = ['CheckResult', 'LoopTimer']
 # %% ../../nbs/training/diagnostics.ipynb #16e41e5e
 import copy, math, time, warnings
 from collections import namedtuple
+from collections.abc import Mapping
+from contextlib import contextmanager
 import torch
 from torch import nn
 import torch.nn.functional as F
 from fastcore.basics import patch
 from tabulate import tabulate
 from ..core.messages import *
+from ..core.batches import *
 from ..core.snapshot import *
+from ..core.tasks import *
 from ..callbacks import *
 from .hooks import *
 
@@ -92,7 +96,13 @@ CheckResult = namedtuple('Check', 'what said ok')
 class _Probe(Callback):
     "What `sanity_check` wants to know of the one batch that is overfitted"
     run_after = Recorder
-    def begin_fit(self): self.losses, self.without, self.flat, self.dead = [], [], [], {}
+    def begin_fit(self):
+        self.losses, self.without, self.flat, self.dead, self.shapes = [], [], [], {}, None
+        held = {id(p) for p,*_ in self.opt.all_params()}
+        self.free = [n for n,p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
+    def after_loss(self):
+        if self.training and not self.losses:
+            self.shapes = broadcast_mistake(self.learn.loss_func, self.pred, self.yb)
     def before_step(self):
         if self.losses: return # the first step is enough
         grads = {n: p.grad for n,p in self.model.named_parameters() if p.requires_grad}
@@ -104,7 +114,7 @@ class _Probe(Callback):
         dead = {n: dead_fraction(g).item() for n,g in grads.items() if g is not None}
         return {n: share for n,share in dead.items() if share > 0.5}
     def after_batch(self):
-        if self.training and self.loss is not None: self.losses.append(float(self.loss))
+        if self.training and self.loss is not None: self.losses.append(float(self.loss.detach()))
 
 # %% ../../nbs/training/diagnostics.ipynb #8931096e
 def _first_loss(learn, losses):
@@ -129,35 +139,70 @@ def _untrained(learn):
 
 def _none_of(what, names): return CheckResult(what, first_few(names) or 'none', not names)
 
+# %% ../../nbs/training/diagnostics.ipynb #a90d621c
+def _not_finite(b):
+    "How many tensors of batch `b` hold NaN or infinity"
+    if isinstance(b, torch.Tensor): return int(b.is_floating_point() and not b.isfinite().all())
+    if isinstance(b, Mapping): b = list(b.values())
+    return sum(map(_not_finite, b)) if isinstance(b, (list, tuple)) else 0
+
+def _data_rows(dls, batch):
+    "What can be said of the data before anything is computed"
+    bad = _not_finite(batch)
+    said = f'{pluralize(bad, "tensor")} of the batch with NaN or infinity' if bad else 'finite'
+    n = 0 if dls.valid is None else n_batches(dls.valid)
+    yield CheckResult('data', said, not bad)
+    what = 'none' if dls.valid is None else 'empty' if n == 0 else f'{n} batches'
+    yield CheckResult('validation set', f'{what}: nothing is measured' if not n else what, bool(n))
+
 # %% ../../nbs/training/diagnostics.ipynb #67e98d0b
+@contextmanager
+def _foreign_warnings():
+    "Inside, warnings are collected; afterwards each is given once, but for those that the table has"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter('always')
+        yield
+    for text,w in {str(w.message): w for w in heard}.items():
+        if 'the loss has parameters' not in text and 'broadcast: each' not in text:
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
 @patch
-def _overfit_one_batch(self:Learner, n_steps, lr):
+def _overfit_one_batch(self:Learner, batch, n_steps, lr):
     "One batch, `n_steps` times, and one of the validation set; what was seen, and the loss's idle parameters"
     probe, dls, valid = _Probe(), self.dls, None
     self.logger, self.stage = None, 0
-    if dls.valid is not None: valid = [next(iter(dls.valid))]
+    if dls.valid is not None and n_batches(dls.valid): valid = [next(iter(dls.valid))]
     try:
         self.dls = copied = copy.copy(dls)
-        copied.train, copied.valid = [dls.one_batch()]*n_steps, valid
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore') # we say it ourselves
-            self.fit(1, lr, cbs=probe)
+        copied.train, copied.valid = [batch]*n_steps, valid
+        with _foreign_warnings(): self.fit(1, lr, cbs=probe)
         return probe, _untrained(self)
     finally: self.dls = dls
 
 # %% ../../nbs/training/diagnostics.ipynb #6d863104
+def _model_rows(learn, probe, idle):
+    "What training on the batch has shown"
+    dead = [f'{n} ({share:.0%})' for n,share in probe.dead.items()]
+    yield _first_loss(learn, probe.losses)
+    yield _overfits(probe.losses)
+    said = probe.shapes or 'nothing broadcasts'
+    yield CheckResult('shapes of prediction and target', said, not probe.shapes)
+    yield _none_of('parameters without a gradient', probe.without)
+    yield _none_of('parameters whose gradient is zero', probe.flat)
+    yield _none_of('parameters that no optimizer has', probe.free)
+    yield _none_of('layers with mostly dead units', dead)
+    yield _none_of('parameters of the loss that do not train', idle)
+
 @patch
 def sanity_check(self:Learner,
                  n_steps=30, # how often the one batch is trained on
                  lr=None): # at which rate; None: the Learner's
     "Try one batch with everything, leave no trace, print what was found; gives what is wrong, a list"
-    with self.trial_run(): probe, idle = self._overfit_one_batch(n_steps, lr)
-    if not probe.losses: raise ValueError("no batch had a loss: did a callback cancel all of them?")
-    dead = [f'{n} ({share:.0%})' for n,share in probe.dead.items()]
-    rows = [_first_loss(self, probe.losses), _overfits(probe.losses),
-            _none_of('parameters without a gradient', probe.without),
-            _none_of('parameters whose gradient is zero', probe.flat),
-            _none_of('layers with mostly dead units', dead),
-            _none_of('parameters of the loss that do not train', idle)]
+    with self.trial_run():
+        batch = self.dls.one_batch()
+        rows = [*_data_rows(self.dls, batch)]
+        probe, idle = self._overfit_one_batch(batch, n_steps, lr)
+    if probe.losses: rows += _model_rows(self, probe, idle)
+    elif rows[0].ok: raise ValueError("no batch had a loss: did a callback cancel all of them?")
     print(tabulate([('ok' if r.ok else 'LOOK', r.what, r.said) for r in rows], tablefmt='plain'))
     return [r for r in rows if not r.ok]

@@ -57,10 +57,12 @@ def _n_params(ps): # parameters
 
 def _shape(o): return ' x '.join(map(str, o.shape)) if isinstance(o, torch.Tensor) else type(o).__name__
 
-def _row(name, m, out):
-    "A line of the summary: layer `m`, and what came out of it"
+def _row(name, m, out, held=None):
+    "A line of the summary: layer `m`, and what came out of it; `held`: parameters of the optimizer, by id"
     n, t = _n_params(m.parameters(recurse=False))
     trains = '' if not n else 'yes' if t == n else 'in part' if t else 'no'
+    free = [p for p in m.parameters(recurse=False) if held is not None and id(p) not in held]
+    if t and free: trains = 'in no group'
     return name, type(m).__name__, _shape(out), n or '', trains
 
 # %% ../../nbs/training/hooks.ipynb #22b97617
@@ -68,7 +70,8 @@ def _row(name, m, out):
 def _layer_rows(self:Learner):
     "A row for each layer that the first training batch goes through"
     names, rows = {m: name for name,m in self.model.named_modules() if not list(m.children())}, []
-    def note(hook, m, inp, out): rows.append(_row(names[m], m, out))
+    held = None if self.opt is None else {id(p) for p,*_ in self.opt.all_params()}
+    def note(hook, m, inp, out): rows.append(_row(names[m], m, out, held))
     with Hooks(names, note), self.preserve_state(), torch.no_grad():
         self.model.eval()
         self._split(self.dls.one_batch())
@@ -80,6 +83,7 @@ def _layer_rows(self:Learner):
 def summary(self:Learner):
     "A table of the model's layers for one training batch: what comes out, and how many parameters"
     n, t = _n_params(self.model.parameters())
+    if self.opt is not None: t = _n_params(p for p,*_ in self.opt.all_params())[1]
     opt = 'none yet' if self.opt is None else ', '.join(f'{k}={v}' for k,v in self.opt.hypers[-1].items())
     heads = ['layer', 'kind', 'output', 'parameters', 'trained']
     table = tabulate(self._layer_rows(), heads, disable_numparse=True)

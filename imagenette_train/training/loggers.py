@@ -26,13 +26,15 @@ class CSVLogger(Callback):
         self.file, self.append, self._open_file = Path(file).expanduser(), append, None
     def begin_fit(self):
         if not is_main_process(): return
+        self.start = 0 # where our rows begin
+        if is_stream(self.file): return # such as /dev/stdout
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open('ab') as f: self.start = f.tell() if self.append else 0 # where our rows begin
+        with self.file.open('ab') as f: self.start = f.tell() if self.append else 0
     def begin_epoch(self):
         if self._open_file is None and is_main_process(): self._open()
     def _open(self):
         "Write the file up to this epoch: rows of other fits, and ours if we resume"
-        others = self.file.read_bytes()[:self.start] if self.file.exists() else b''
+        others = self.file.read_bytes()[:self.start] if self.start and self.file.exists() else b''
         with atomic_open(self.file) as f: f.write(others)
         self._open_file = self.file.open('a', newline='', encoding='utf-8')
         if not others: self._write(self.recorder.metric_names)

@@ -6,7 +6,7 @@
 __all__ = ['SuggestedLRs', 'LRFinder', 'minimum', 'steep', 'valley', 'slide', 'suggest_lrs', 'plot_lr_find']
 
 # %% ../../nbs/training/lr_finder.ipynb #7e068154
-import math
+import math, warnings
 from collections import namedtuple
 from fastcore.basics import patch
 from ..core.events import *
@@ -42,9 +42,10 @@ class LRFinder(ParamScheduler):
 
 # %% ../../nbs/training/lr_finder.ipynb #69dc2275
 def _suggestion_type(names):
-    "A named tuple of rates that prints three digits of each: the curve does not tell more"
+    "A named tuple of rates that prints three digits of each: the curve does not tell more; None is nothing"
+    def said(v): return 'nothing' if v is None else f'{v:.3g}'
     res = namedtuple('SuggestedLRs', names)
-    res.__repr__ = lambda o: ', '.join(f'{k}={v:.3g}' for k,v in o._asdict().items())
+    res.__repr__ = lambda o: ', '.join(f'{k}={said(v)}' for k,v in o._asdict().items())
     return res
 
 SuggestedLRs = _suggestion_type('lr_min lr_steep')
@@ -93,10 +94,29 @@ def suggest_lrs(lrs, losses): # learning rates, and the smoothed loss at each
     return SuggestedLRs(minimum(lrs, losses), steep(lrs, losses))
 
 # %% ../../nbs/training/lr_finder.ipynb #4be50290
+def _ask(suggest_funcs, num_it, lrs, losses):
+    "What each of `suggest_funcs` says of the middle of the curve; the chapter's pair looks at all of it"
+    fs, middle = listify(suggest_funcs) or [valley], _trim_ends(num_it, lrs, losses)
+    if fs == [suggest_lrs]: return suggest_lrs(lrs, losses)
+    return _suggestion_type([f.__name__ for f in fs])(*(f(*middle) for f in fs))
+
 def _trim_ends(num_it, lrs, losses):
     "Rates and losses without the first tenth, where little happens, and the last five, where all explodes"
     cut = slice(num_it//10, -5)
     return (lrs[cut], losses[cut]) if len(lrs[cut]) > 1 else (lrs, losses)
+
+# %% ../../nbs/training/lr_finder.ipynb #e838619e
+def _only_tried(suggestion, lrs, losses):
+    "`suggestion`, None in place of what the curve does not show; a warning if nothing is left"
+    n = len(lrs)
+    never_fell = losses.index(min(losses)) < max(1, n//10)
+    res = suggestion._replace(**{k: None for k,v in suggestion._asdict().items()
+                                 if never_fell or not lrs[0] <= v <= lrs[-1]})
+    if never_fell:
+        warnings.warn(f"nothing can be suggested: from {lrs[0]:.1g} to {lrs[-1]:.1g} the loss never fell. Is "
+                      "the model trained already? Look at the curve, and try more batches (num_it), or lower "
+                      "rates (start_lr)", stacklevel=3)
+    return res
 
 # %% ../../nbs/training/lr_finder.ipynb #5644d456
 @patch
@@ -106,8 +126,8 @@ def lr_find(self:Learner,
             num_it=100, # number of batches
             stop_div=True, # stop when the smoothed loss exceeds 4 times its best?
             show_plot=True, # draw loss against learning rate?
-            suggest_funcs=None): # functions of `(lrs, losses)`, such as `valley`; None: the chapter's pair
-    "Try rates, leave the Learner as it was; gives `(lr_min, lr_steep)`, or what `suggest_funcs` say"
+            suggest_funcs=valley): # functions of `(lrs, losses)`; `suggest_lrs`: the chapter's pair
+    "Try rates, leave the Learner as it was; gives what `suggest_funcs` say, None where that was not tried"
     if num_it < 2 or not 0 < start_lr < end_lr:
         raise ValueError(f"lr_find(start_lr={start_lr}, end_lr={end_lr}, num_it={num_it}): rates must rise "
                          "from above 0, in 2 steps or more")
@@ -122,10 +142,7 @@ def lr_find(self:Learner,
         raise ValueError(f"the loss was NaN or infinite after {len(finder.found)} batches: start lower than "
                          f"start_lr={start_lr}, or look at the data")
     self.lr_find_curve = finder.found, finder.lr_losses
-    if suggest_funcs is None: res = suggest_lrs(*self.lr_find_curve)
-    else:
-        fs, middle = listify(suggest_funcs), _trim_ends(num_it, *self.lr_find_curve)
-        res = _suggestion_type([f.__name__ for f in fs])(*(f(*middle) for f in fs))
+    res = _only_tried(_ask(suggest_funcs, num_it, *self.lr_find_curve), *self.lr_find_curve)
     if show_plot: plot_lr_find(*self.lr_find_curve, res)
     return res
 
@@ -139,9 +156,10 @@ def plot_lr_find(lrs, losses, # what was tried, and the smoothed loss at each
     ax.plot(lrs, losses)
     ax.set_xscale('log'); ax.set_xlabel('learning rate'); ax.set_ylabel('loss (smoothed)')
     for name,lr in (suggestion._asdict() if suggestion else {}).items():
+        if lr is None: continue
         i = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
         ax.plot(lr, losses[i], 'o', label=f'{name} = {lr:.2e}')
-    if suggestion: ax.legend()
+    if suggestion and any(suggestion): ax.legend()
     # where it falls, not where it has exploded
     low = min(losses)
     high = max(losses[:losses.index(low)+1])

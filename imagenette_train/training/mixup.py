@@ -6,6 +6,7 @@
 __all__ = ['LabelSmoothing', 'MixUp', 'CutMix']
 
 # %% ../../nbs/training/mixup.ipynb #6b933e30
+import torch
 from torch import nn
 from ..core.messages import *
 from ..callbacks import *
@@ -21,29 +22,46 @@ class _Mix(Callback):
     run_valid = False
     def __init__(self,
                  alpha=0.4, # of the Beta distribution from which the share of the second image is drawn
-                 c=None): # number of classes; None: that of `dls`
+                 c=None): # number of classes; None: that of `dls`. Labels and numbers (n, ...) need none
         self.alpha, self.c_given = alpha, c
 
-    def begin_fit(self):
+    def _mixer(self, c):
         from torchvision.transforms import v2
-        c = self.c_given or getattr(self.dls, 'c', None)
-        if c is None:
-            raise ValueError(f"{self.name} needs the number of classes: "
-                             "give c=..., or DataLoaders(..., c=...)")
-        self.mix = getattr(v2, self.kind)(alpha=self.alpha, num_classes=c)
+        return getattr(v2, self.kind)(alpha=self.alpha, num_classes=c)
+
+    def begin_fit(self): self.c = self.c_given or getattr(self.dls, 'c', None)
 
     def begin_batch(self):
         if len(self.xb) != 1 or len(self.yb) != 1:
             n_x, n_y = pluralize(len(self.xb), 'input'), pluralize(len(self.yb), 'target')
             raise ValueError(f"{self.name} mixes batches of the form (images, labels); "
                              f"this one has {n_x} by place and {n_y}")
-        x, y = self.mix(self.x, self.y)
+        x, y = (self._mix_numbers if self.y.is_floating_point() else self._mix_classes)(self.x, self.y)
         self.learn.xb, self.learn.yb = (x,), (y,)
+
+    def _mix_classes(self, x, y):
+        if self.c is None:
+            raise ValueError(f"{self.name} needs the number of classes: "
+                             "give c=..., or DataLoaders(..., c=...)")
+        if y.ndim != 1:
+            raise ValueError(f"{self.name} mixes one target for each image, and these are class numbers of "
+                             f"shape {tuple(y.shape)}: whole numbers cannot be mixed")
+        return self.mix_images(self._mixer(self.c), x, y)
+
+    def _mix_numbers(self, x, y):
+        "Mix with the number of each item in place of its class: its share of each item mixes the targets"
+        x, shares = self.mix_images(self._mixer(len(y)), x, torch.arange(len(y), device=y.device))
+        return x, (shares.to(y.dtype) @ y.flatten(1)).view_as(y) if y.ndim > 1 else shares.to(y.dtype) @ y
+
+    def mix_images(self, mix, x, y): return mix(x, y)
 
 # %% ../../nbs/training/mixup.ipynb #8a229c1f
 class MixUp(_Mix):
     "Trains on weighted sums of two images (Zhang et al., 2018)"
     kind = 'MixUp'
+    def mix_images(self, mix, x, y): # rows of a table, too: torchvision wants images
+        mixed, y = mix(x if x.ndim == 4 else x.reshape(len(x), -1, 1, 1), y)
+        return mixed.view_as(x), y
 
 class CutMix(_Mix):
     "Trains on images with a rectangle of another one (Yun et al., 2019)"

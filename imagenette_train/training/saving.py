@@ -91,14 +91,27 @@ def load(self:Learner,
     return self
 
 # %% ../../nbs/training/saving.ipynb #4f9a452c
-def concat_batches(bs): # one tensor, or tuple or dict of tensors, for each batch; or something else
-    "The batches one after the other: a tensor for each tensor; a list where they are no tensors"
+def _is_collated(b, n):
+    "Is list `b` one of tensors with `n` rows each, and not one of `n` things?"
+    return len(b) != n and all(isinstance(o, torch.Tensor) and o.ndim and len(o) == n for o in b)
+
+def _concat_tensors(bs):
+    if len({b.shape[1:] for b in bs}) > 1: return [o for b in bs for o in b] # such as sentences
+    return torch.cat(bs)
+
+def _concat_lists(bs, ns):
+    if ns and len({len(b) for b in bs}) == 1 and all(map(_is_collated, bs, ns)):
+        return [concat_batches(list(o), ns) for o in zip(*bs)]
+    return [o for b in bs for o in b]
+
+def concat_batches(bs, # one tensor, or tuple, list or dict of tensors, for each batch; or something else
+                   ns=None): # how many items each batch has, to tell a list of outputs from one of items
+    "The batches one after the other; a list of items where they are no tensors, or of unequal shapes"
     first = bs[0]
-    if isinstance(first, torch.Tensor): return torch.cat([b[None] if b.ndim == 0 else b for b in bs])
-    if isinstance(first, Mapping): return {k: concat_batches([b[k] for b in bs]) for k in first}
-    if isinstance(first, tuple): return tuple(map(concat_batches, zip(*bs)))
-    lists = [b if isinstance(b, list) else [b] for b in bs]
-    return [o for b in lists for o in b]
+    if isinstance(first, torch.Tensor): return _concat_tensors([b[None] if b.ndim == 0 else b for b in bs])
+    if isinstance(first, Mapping): return {k: concat_batches([b[k] for b in bs], ns) for k in first}
+    if isinstance(first, tuple): return tuple(concat_batches(list(o), ns) for o in zip(*bs))
+    return _concat_lists([b if isinstance(b, list) else [b] for b in bs], ns)
 
 # %% ../../nbs/training/saving.ipynb #7f3027cf
 class _Gather(Callback):
@@ -124,4 +137,5 @@ def get_preds(self:Learner,
     if not gather.preds: raise ValueError("there is nothing to predict: the loader gave no batch")
     preds = [p if act is None else act(p) for p in gather.preds]
     targets = [t[0] if len(t) == 1 else t for t in gather.targets if t]
-    return concat_batches(preds), concat_batches(targets) if targets else None
+    ns = [batch_items((p,), {}, t) for p,t in zip(gather.preds, gather.targets)]
+    return concat_batches(preds, ns), concat_batches(targets, ns) if targets else None

@@ -21,9 +21,9 @@ imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @cache
 def _mean_std(device):
     "Mean and standard deviation on `device`, (1, 3, 1, 1) each, sent there once"
-    return [torch.tensor(o, device=device).view(1, 3, 1, 1) for o in imagenet_stats]
+    return [torch.tensor(o, device=device, dtype=torch.float32).view(1, 3, 1, 1) for o in imagenet_stats]
 
-def _uniform(*shape, lo=0., hi=1.): return torch.rand(*shape)*(hi-lo) + lo
+def _uniform(*shape, lo=0., hi=1.): return torch.rand(*shape, dtype=torch.float32)*(hi-lo) + lo
 
 # %% ../../nbs/vision/augment.ipynb #406c665b
 def random_crop_box(h, w, # size of the images
@@ -52,7 +52,7 @@ def random_perspective(n, # number of images
     z = 1/(1 + sometimes(_uniform(n, hi=zoom-1)))
     wx, wy = sometimes(_uniform(n, lo=-warp, hi=warp)), sometimes(_uniform(n, lo=-warp, hi=warp))
     f = torch.where(torch.rand(n) < flip, -1., 1.)
-    m, free = torch.zeros(n, 3, 3), 1 - z
+    m, free = torch.zeros(n, 3, 3, dtype=torch.float32), 1 - z
     m[:,0,0], m[:,0,1] = z*f*a.cos(), -z*a.sin()
     m[:,1,0], m[:,1,1] = z*f*a.sin(), z*a.cos()
     m[:,0,2], m[:,1,2] = free*_uniform(n, lo=-1., hi=1.), free*_uniform(n, lo=-1., hi=1.)
@@ -61,14 +61,15 @@ def random_perspective(n, # number of images
 
 # %% ../../nbs/vision/augment.ipynb #f78b403d
 def warp_perspective(xb, # (n, c, h, w), real numbers
-                     m): # (n, 3, 3), output to input coordinates
+                     m, # (n, 3, 3), output to input coordinates
+                     mode='bilinear'): # or 'nearest', for class numbers
     "Each image of `xb` seen through its matrix; what lies outside is reflected"
     n,_,h,w = xb.shape
-    x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device) for k in (w, h))
+    x,y = (torch.linspace(-1+1/k, 1-1/k, k, device=xb.device, dtype=xb.dtype) for k in (w, h))
     row = lambda i: m[:,i,0,None,None]*x + (m[:,i,1,None,None]*y[:,None] + m[:,i,2,None,None])
-    m = m.to(xb.device, non_blocking=True)
+    m = m.to(xb.device, xb.dtype, non_blocking=True)
     grid = torch.stack([row(0), row(1)], -1).div_(row(2)[...,None])
-    return F.grid_sample(xb, grid, mode='bilinear', padding_mode='reflection', align_corners=False)
+    return F.grid_sample(xb, grid, mode=mode, padding_mode='reflection', align_corners=False)
 
 # %% ../../nbs/vision/augment.ipynb #9bf9099b
 def random_lighting(n, # number of images
@@ -83,7 +84,7 @@ def random_lighting(n, # number of images
 def adjust_lighting(xb, # (n, 3, h, w), from 0 to 1
                     b, c): # shift and factor of the logit, (n,)
     "`xb`, its logit shifted by `b` and multiplied by `c`; changes `xb` in place"
-    b,c = (o.to(xb.device, non_blocking=True)[:,None,None,None] for o in (b, c))
+    b,c = (o.to(xb.device, xb.dtype, non_blocking=True)[:,None,None,None] for o in (b, c))
     return xb.logit_(eps=1/512).mul_(c).add_(b).sigmoid_()
 
 # %% ../../nbs/vision/augment.ipynb #562c14a4
@@ -146,11 +147,21 @@ class Augment:
         if flip is not None: x = torch.where(flip[:,None,None,None], x.flip(-1), x)
         return x if lighting is None else adjust_lighting(x, *lighting)
 
-    def __call__(self, xb, train):
+    def apply_to_masks(self, y, m, flip):
+        "Class numbers `y` (n, 1, h, w), uint8, moved as `apply` moves the images: (n, size, size)"
+        if self.per_image_crop: raise ValueError("per_image_crop has no masks: crop the batch alike")
+        y = F.interpolate(y.float(), (self.size, self.size), mode='nearest-exact')
+        if m is not None: y = warp_perspective(y, m, mode='nearest')
+        if flip is not None: y = torch.where(flip[:,None,None,None], y.flip(-1), y)
+        return y[:,0].long()
+
+    def __call__(self, xb, train, masks=None): # uint8 (n, h, w, 3); and class numbers, uint8 (n, h, w)
         # the bytes stay where they are: this is the channels-last layout
         xb, changes = xb.permute(0, 3, 1, 2), (None, None, None)
         n, device = len(xb), xb.device
+        if masks is not None: xb = torch.cat([xb, masks[:,None]], 1) # a fourth colour, cropped alike
         xb = self.crop(xb, train)
+        xb, masks = xb[:,:3], None if masks is None else xb[:,3:]
         if train: changes = self.sample(n, device)
         step = n if device.type != 'cpu' else max(1, self.chunk_bytes // (12*self.size**2))
         out = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
@@ -158,7 +169,7 @@ class Augment:
         for s in (slice(i, i+step) for i in range(0, n, step)):
             x = self.apply(xb[s], *(_slice(o, s) for o in changes))
             out[s] = x.sub_(mean).div_(std)
-        return out
+        return out if masks is None else (out, self.apply_to_masks(masks, *changes[:2]))
 
 # %% ../../nbs/vision/augment.ipynb #39812fd3
 def _slice(o, s):

@@ -8,13 +8,13 @@ __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
 import hashlib, inspect, json, os, platform
 from collections import namedtuple
-from functools import partial
 from pathlib import Path
 from textwrap import indent
 import torch
 from fastcore.basics import patch
 from ..core.io import *
 from ..core.rng import *
+from ..core.tasks import *
 from ..callbacks import *
 from ..training.saving import *
 from . import images
@@ -23,13 +23,26 @@ from .loaders import *
 from .models import *
 
 # %% ../../nbs/vision/inference.ipynb #6ec707ee
-# the class, its probability (0 to 1), and those of all classes in the order of the vocabulary
+# of a class: its name, its probability (0 to 1), and those of all classes in the order of the vocabulary.
+# For labels, a list of those that are there, and of their probabilities; for numbers, the numbers, None,
+# and the output; for pixels, the class number of each, its probability, and those of all classes
 Prediction = namedtuple('Prediction', 'label prob probs')
 
-def _to_predictions(probs, # (n, c)
-                    vocab): # names of the c classes
+def _to_prediction(p, task, vocab):
+    "The `Prediction` of one item, of which the activation has made `p`, (c, ...)"
+    if task.kind == 'numbers': return Prediction(p.item() if p.numel() == 1 else p.tolist(), None, p)
+    if task.kind == 'pixels': return Prediction(p.argmax(0), p.amax(0), p)
+    if task.kind == 'classes': return Prediction(vocab[int(p.argmax())], float(p.max()), p)
+    there = (p > 0.5).nonzero()[:,0].tolist()
+    return Prediction([vocab[i] for i in there], p[there].tolist(), p)
+
+def _to_predictions(probs, # what the activation made of the model's outputs, (n, ...)
+                    task, # `Task`
+                    vocab): # names of the classes or labels; None: their numbers
     "A `Prediction` for each row"
-    return [Prediction(vocab[int(p.argmax())], float(p.max()), p) for p in probs]
+    vocab = list(vocab or map(str, range(probs.shape[1] if probs.ndim > 1 else 1)))
+    task.check_classes(probs, vocab)
+    return [_to_prediction(p, task, vocab) for p in probs]
 
 # %% ../../nbs/vision/inference.ipynb #1ae77671
 def _is_single(items): # what `predict` was given
@@ -40,17 +53,15 @@ def _class_names(dls, n):
     "Names of the `n` classes; their numbers, if there are no names"
     return list(getattr(dls, 'vocab', None) or map(str, range(n)))
 
-_softmax = partial(torch.softmax, dim=-1)
-
 # %% ../../nbs/vision/inference.ipynb #048ec0dc
 @patch
 def predict(self:Learner,
             items, # a path, a PIL image or an array (height, width, 3) of uint8; or a list of such
-            act=_softmax): # makes probabilities of what the model puts out
-    "The class of an image, or of each of several, as a `Prediction`; prepared as in validation"
-    one = _is_single(items)
-    probs, _ = self.get_preds(self.dls.test_dl([items] if one else items), act)
-    res = _to_predictions(probs, _class_names(self.dls, probs.shape[-1]))
+            act=None): # makes probabilities of what the model puts out; None: as the task needs
+    "What is on an image, or on each of several, as a `Prediction`; prepared as in validation"
+    one, task = _is_single(items), find_task(self)
+    probs, _ = self.get_preds(self.dls.test_dl([items] if one else items), act or task.activate)
+    res = _to_predictions(probs, task, getattr(self.dls, 'vocab', None))
     return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #aea4da2f
@@ -68,8 +79,8 @@ def _export_info(learn):
                     mean=list(mean), std=list(std))
     versions = dict(imagenette_train=__version__, torch=torch.__version__,
                     torchvision=torchvision.__version__, python=platform.python_version())
-    return dict(format=2, network=config, classes=_class_names(learn.dls, learn.dls.c), pictures=prepared,
-                versions=versions)
+    return dict(format=2, network=config, classes=_class_names(learn.dls, learn.dls.c),
+                task=find_task(learn)._asdict(), pictures=prepared, versions=versions)
 
 # %% ../../nbs/vision/inference.ipynb #7c9cb44c
 def _bare_network(model):
@@ -171,7 +182,14 @@ def build(net):
     n = layers[-1].in_features
     return nn.Sequential(nn.Sequential(*layers[:-2]), nn.Sequential(
         Pool(), nn.Flatten(), nn.BatchNorm1d(2*n), nn.Dropout(), nn.Linear(2*n, 512, bias=False), nn.ReLU(),
-        nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, net['n_out'], bias=False)))""")
+        nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, net['n_out'], bias=False)))""",
+    pixels="""import torchvision
+from torch import nn
+def build(net):
+    body = nn.Sequential(*list(torchvision.models.get_model(net['arch']).children())[:-4])
+    with torch.no_grad(): n = body.eval()(torch.zeros(1, 3, 32, 32)).shape[1]
+    return nn.Sequential(body, nn.Sequential(nn.Conv2d(n, n, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(n, net['n_out'], 1), nn.Upsample(scale_factor=8, mode='bilinear', align_corners=False)))""")
 
 # %% ../../nbs/vision/inference.ipynb #607b0132
 _load_lines = '''def build(net):
@@ -204,7 +222,20 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
     if size != kept:
         x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
     mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
-    return ((x.float()/255 - mean)/std).contiguous(memory_format=torch.channels_last)
+    return ((x.float()/255 - mean)/std).contiguous(memory_format=torch.channels_last)'''
+
+# %% ../../nbs/vision/inference.ipynb #e7d0194c
+_decode_lines = '''def decode(out, classes, kind, act):
+    one = kind != 'labels' and out.shape[1] == 1 # one output of two classes
+    if kind == 'numbers': return dict(numbers=out[0].tolist(), names=classes)
+    if act == 'probability': p = out
+    elif act == 'sigmoid' or one or kind == 'labels': p = out.sigmoid()
+    else: p = out.softmax(1)
+    p = (torch.cat([1-p, p], 1) if one else p)[0]
+    if kind == 'pixels': return dict(mask=p.argmax(0).tolist(), classes=classes)
+    probs = p.tolist()
+    if kind == 'labels': return dict(labels=[c for c,q in zip(classes, probs) if q > 0.5], probs=probs)
+    return dict(label=classes[probs.index(max(probs))], probs=probs)
 
 try: model, info = load(Path(__file__).resolve().parent)
 except (OSError, ValueError) as e: sys.exit(str(e))
@@ -215,8 +246,8 @@ for path in sys.argv[1:]:
         print(json.dumps(dict(file=path, error=str(e))))
         broken += 1
         continue
-    with torch.no_grad(): probs = model(x).softmax(1)[0].tolist()
-    print(json.dumps(dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)))
+    with torch.no_grad(): out = model(x)
+    print(json.dumps(dict(file=path, **decode(out, info['classes'], **info['task']))))
 if broken: sys.exit(f'{broken} of {len(sys.argv)-1} images could not be read')'''
 
 # %% ../../nbs/vision/inference.ipynb #fbb89f8b
@@ -237,7 +268,8 @@ def predict_script_text():
                 images.check_is_file, images.decode_image]
     functions = [inspect.getsource(f).strip() for f in (_digest, _read_info, _read_weights, *decoding)]
     constants.append('_large_image_lock = threading.Lock()')
-    pieces = [_script_head, *builds, '\n'.join(constants), *functions, _load_lines, _predict_lines, '']
+    lines = [_load_lines, _predict_lines, _decode_lines, '']
+    pieces = [_script_head, *builds, '\n'.join(constants), *functions, *lines]
     return '\n\n'.join(pieces)
 
 # %% ../../nbs/vision/inference.ipynb #51c3d7ec
@@ -249,17 +281,21 @@ class Predictor:
                  device): # where to predict
         self.model, self.device = model.to(device).eval(), device
         self.info, self.vocab = info, info['classes']
+        # an older export does not say it: it has classes
+        self.task = Task(**info.get('task', dict(kind='classes', act='softmax')))
 
     @torch.no_grad()
     def predict(self,
                 items, # as in `Learner.predict`
-                act=_softmax, # makes probabilities of what the model puts out
+                act=None, # makes probabilities of what the model puts out; None: as the task needs
                 bs=64): # images in a batch
-        "The class of an image, or of each of several, as a `Prediction`"
+        "What is on an image, or on each of several, as a `Prediction`"
         one, how = _is_single(items), self.info['pictures']
         tfm = Augment(how['size'], center_crop=how.get('middle', 1.))
         dl = ImagePathLoader([items] if one else items, how['shorter_side'], tfm, bs, self.device)
-        res = _to_predictions(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
+        act = act or self.task.activate
+        probs = torch.cat([act(self.model(xb).float()).cpu() for xb, in dl])
+        res = _to_predictions(probs, self.task, self.vocab)
         return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #f27ed80c

@@ -7,10 +7,10 @@ __all__ = ['wilson_interval', 'Interpretation']
 
 # %% ../../nbs/vision/interpret.ipynb #5188f8ad
 import math
-from functools import partial
 from importlib import import_module
 import torch
 from fastcore.basics import patch
+from ..core.tasks import *
 from ..callbacks import *
 from ..training.saving import *
 
@@ -18,15 +18,27 @@ from ..training.saving import *
 class _Predictions:
     "What a model says of a validation set: probabilities, targets, losses, and the images' files"
     def __init__(self,
-                 probs, # probability of each class, 0 to 1, (n, c)
-                 targets, # class numbers, (n,)
+                 probs, # probability of each class, 0 to 1, (n, c); of numbers, the numbers
+                 targets, # class numbers, (n,); of labels 0 or 1, (n, c); of pixels (n, h, w)
                  losses, # (n,)
-                 vocab, # names of the c classes
-                 pics=None): # `ImageCache`, in the same order
+                 vocab, # names of the c classes, labels or numbers
+                 pics=None, # `ImageCache`, in the same order
+                 kind='classes', # the task, see `find_task`
+                 ignored=None): # a class number in `targets` that does not count
         self.probs, self.targets, self.losses, self.vocab, self.pics = probs, targets, losses, vocab, pics
-        self.preds = probs.argmax(1)
+        self.kind = kind
+        self.counted = torch.ones_like(targets).bool() if ignored is None else targets != ignored
+        read = dict(labels=lambda p: (p > 0.5).long(), numbers=lambda p: p)
+        self.preds = read.get(kind, lambda p: p.argmax(1))(probs)
 
     def __len__(self): return len(self.targets)
+
+    def name(self, y): # what is predicted of one item, or its target
+        "In words: the class, the labels, or the numbers; of pixels, the classes that there are"
+        if self.kind == 'classes': return self.vocab[y]
+        if self.kind == 'numbers': return ', '.join(f'{v:.4g}' for v in y.reshape(-1).tolist())
+        there = y.nonzero()[:,0] if self.kind == 'labels' else y[y < len(self.vocab)].unique()
+        return ', '.join(self.vocab[i] for i in there.tolist()) or '(none)'
 
 # %% ../../nbs/vision/interpret.ipynb #2d0d4e54
 def _import_optional(name, package):
@@ -37,9 +49,13 @@ def _import_optional(name, package):
 class _Confusion(_Predictions):
     "The part that counts which class is taken for which"
     def confusion_matrix(self):
-        "Counts, (c, c): a row for each class, a column for each prediction"
+        "Counts of images or pixels, (c, c): a row for each class, a column for each prediction"
+        if self.kind not in ('classes', 'pixels'):
+            raise ValueError(f"a confusion matrix is for classes, and the task here is {self.kind}: see "
+                             "top_losses, and for labels accuracy_per_class")
         metrics = _import_optional('sklearn.metrics', 'scikit-learn')
-        return metrics.confusion_matrix(self.targets, self.preds, labels=range(len(self.vocab)))
+        targets, preds = self.targets[self.counted], self.preds[self.counted]
+        return metrics.confusion_matrix(targets, preds, labels=range(len(self.vocab)))
 
     def plot_confusion_matrix(self,
                               ax=None, # matplotlib axes; new if None
@@ -67,12 +83,20 @@ def wilson_interval(k, n, # number of right ones, and of all
 # %% ../../nbs/vision/interpret.ipynb #bca5f5b1
 class _ClassAccuracy(_Predictions):
     "The part that measures each class by itself"
+    def _right(self, i):
+        "Which predictions are right, and which count for class `i`; for label `i` all images do"
+        if self.kind == 'labels':
+            right = self.preds[:,i] == self.targets[:,i]
+            return right, torch.ones_like(right)
+        return self.preds == self.targets, (self.targets == i) & self.counted
+
     def accuracy_per_class(self):
-        "A row for each class: name, number of images, accuracy, from, to (95 %)"
+        "A row for each class or label: name, number of images (or pixels), accuracy, from, to (95 %)"
+        if self.kind == 'numbers': raise ValueError("numbers have no accuracy: see top_losses")
         rows = []
         for i,name in enumerate(self.vocab):
-            mine = self.targets == i
-            k, n = int((self.preds[mine] == i).sum()), int(mine.sum())
+            right, mine = self._right(i)
+            k, n = int(right[mine].sum()), int(mine.sum())
             rows.append((name, n, k/n, *wilson_interval(k, n)) if n else (name, 0, None, None, None))
         return rows
 
@@ -94,9 +118,12 @@ class _TopLosses(_Predictions):
     def top_losses(self, n=9): # how many
         "Rows `(number, loss, class, prediction, its probability, file)`, the largest loss first"
         files = getattr(self.pics, 'files', ()) or [None]*len(self)
-        rows = self.losses.topk(min(n, len(self))).indices.tolist()
-        return [(i, self.losses[i].item(), self.vocab[self.targets[i]], self.vocab[self.preds[i]],
-                 self.probs[i].max().item(), files[i]) for i in rows]
+        counted = self.counted.reshape(len(self), -1).any(1)
+        losses = self.losses.masked_fill(~counted, -math.inf)
+        rows = losses.topk(min(n, int(counted.sum()))).indices.tolist()
+        sure = self.probs.flatten(1).amax(1)
+        return [(i, self.losses[i].item(), self.name(self.targets[i]), self.name(self.preds[i]),
+                 None if self.kind == 'numbers' else sure[i].item(), files[i]) for i in rows]
 
     def _plot_images(self, rows, cols):
         "Plot images with class, prediction and file name; red where they differ"
@@ -107,7 +134,8 @@ class _TopLosses(_Predictions):
         for ax in axs.flat: ax.axis('off')
         for ax,(i,loss,label,pred,prob,file) in zip(axs.flat, rows):
             ax.imshow(self.pics[i].cpu())
-            title = f'{pred} ({prob:.0%})' if pred == label else f'{pred} ({prob:.0%}), is {label}'
+            said = pred if prob is None else f'{pred} ({prob:.0%})'
+            title = said if pred == label else f'{said}, is {label}'
             ax.set_title(f'{title}\nloss {loss:.2f}\n{getattr(file, "name", "")}', fontsize=8,
                          color='black' if pred == label else 'tab:red')
         axs[0, 0].figure.tight_layout()
@@ -131,23 +159,32 @@ class _TopLosses(_Predictions):
 class Interpretation(_Confusion, _ClassAccuracy, _TopLosses):
     "What a model says of a validation set: probabilities, targets, losses, and the images' files"
 
-def _item_losses(learn, preds, targets):
-    "The loss of each item by itself, (n,)"
-    device = learn.device
-    one = lambda p,t: learn.loss_func(p[None].to(device), t[None].to(device))
-    with torch.no_grad(): return torch.stack([one(p, t) for p,t in zip(preds, targets)]).cpu()
+def _check_targets(task, probs, targets):
+    "An error unless there is a target of the right shape for each of the predictions"
+    n, c, *rest = probs.shape if probs.ndim > 1 else (len(probs), 1)
+    want = {'classes': (n,), 'pixels': (n, *rest)}.get(task.kind, tuple(probs.shape))
+    if targets.numel() != math.prod(want):
+        raise ValueError(f"interpret: {task.kind} with outputs of shape {tuple(probs.shape)} need targets of "
+                         f"shape {want}, and these are {tuple(targets.shape)}")
+    targets = targets.reshape(want)
+    return targets if task.kind == 'numbers' else targets.long()
 
 @patch
 def interpret(self:Learner,
               dl=None, # batches in a fixed order; None: the validation set
-              act=partial(torch.softmax, dim=-1)): # makes probabilities of what the model puts out
+              act=None): # makes probabilities of what the model puts out; None: as the task needs
     "An `Interpretation`: predictions, losses and files of a validation set, from one pass over it"
     dl = self.dls.valid if dl is None else dl
     if getattr(dl, 'train', False):
         raise ValueError("interpret needs a loader that does not shuffle or augment")
     preds, targets = self.get_preds(dl)
-    if not isinstance(targets, torch.Tensor) or targets.ndim != 1:
-        raise ValueError("interpret is for classification: the target of an item must be one class number")
-    vocab = getattr(self.dls, 'vocab', None) or map(str, range(preds.shape[-1]))
-    losses = _item_losses(self, preds, targets)
-    return Interpretation(act(preds), targets, losses, list(vocab), getattr(dl, 'pics', None))
+    if not (isinstance(preds, torch.Tensor) and isinstance(targets, torch.Tensor)):
+        raise ValueError("interpret needs an output and a target for each item; here are several, or none")
+    task = find_task(self, targets)
+    probs = (task.activate if act is None else act)(preds)
+    n = probs.shape[1] if probs.ndim > 1 else 1
+    vocab = list(getattr(self.dls, 'vocab', None) or map(str, range(n)))
+    task.check_classes(probs, vocab)
+    losses = item_losses(self.loss_func, preds.to(self.device), targets.to(self.device)).cpu()
+    targets, pics = _check_targets(task, probs, targets), getattr(dl, 'pics', None)
+    return Interpretation(probs, targets, losses, vocab, pics, task.kind, ignored_index(self.loss_func))

@@ -36,6 +36,12 @@ class ImageLoader:
 
     def __iter__(self): return (b for b,_ in self.shard())
 
+    def _prepared(self, xb, idx, pos):
+        "Squares `xb` augmented, with their targets; a mask is cropped and moved as its image is"
+        if (masks := getattr(self.pics, 'masks', None)) is not None:
+            return self.tfm(xb, self.train, masks.crops(idx, pos, self.size)[...,0].to(xb.device))
+        return self.tfm(xb, self.train), self.pics.y[idx].to(self.device, non_blocking=True)
+
     def shard(self,
               rank=0, # number of this process
               world_size=1): # how many processes there are
@@ -50,14 +56,15 @@ class ImageLoader:
             # fewer images than processes
             if not len(idx): idx, pos = order[k*self.bs:k*self.bs+1], torch.full((1,), 0.5)
             xb = self.pics.crops(idx, pos, self.size).to(self.device, non_blocking=True)
-            yb = self.pics.y[idx].to(self.device, non_blocking=True)
-            yield (self.tfm(xb, self.train), yb), whole
+            yield self._prepared(xb, idx, pos), whole
 
 # %% ../../nbs/vision/loaders.ipynb #bb9d42aa
 def oversample_classes(pics, # `ImageCache`
                        seed=0): # of which images come once more, where the numbers do not divide
     "The same images, each of a rarer class several times; every class has then as many as the largest one"
     rng, y = np.random.default_rng(seed), pics.y.numpy()
+    if y.dtype.kind == 'f' or hasattr(pics, 'masks'):
+        raise ValueError("oversample=True is for classes, and these targets are none")
     most = np.bincount(y).max()
     def enough(mine): return [*np.tile(mine, most//len(mine)), *rng.permutation(mine)[:most % len(mine)]]
     return pics.subset([i for k in np.unique(y) for i in enough(np.flatnonzero(y == k))])
@@ -77,14 +84,23 @@ def get_data(url=URLs.IMAGENETTE_160, # which images to look for; see `find_imag
     "Imagenette as `DataLoaders`, cropped and augmented as by chapter 14's `get_data`"
     folder = path if isinstance(path, ImagenetteFolder) else find_imagenette(url, path)
     device = default_device(device)
-    train,val = (cache_images(fs, presize).to(device) for fs in folder.files(n_per_class))
+    cache = getattr(folder, 'cache', cache_images) # what has other targets than classes reads them itself
+    train,val = (cache(fs, presize).to(device) for fs in folder.files(n_per_class))
     if oversample: train = oversample_classes(train)
     loader = lambda pics, train: ImageLoader(pics, presize, Augment(resize, **kwargs), bs, train, device)
-    dls = DataLoaders(loader(train, True), loader(val, False), c=len(folder.classes))
+    task = getattr(folder, 'task', None)
+    dls = DataLoaders(loader(train, True), loader(val, False), c=len(folder.classes), task=task)
     dls.folder, dls.vocab = folder, [imagenette_classes.get(o, o) for o in folder.classes]
     return dls
 
 # %% ../../nbs/vision/loaders.ipynb #efb937f2
+def _target_text(dls, y):
+    "The target of an item in words: its class, its labels, or its numbers"
+    vocab = getattr(dls, 'vocab', None)
+    if not y.is_floating_point(): return str(int(y)) if vocab is None else vocab[int(y)]
+    if getattr(dls, 'task', None) != 'labels': return ', '.join(f'{v:.4g}' for v in y.reshape(-1).tolist())
+    return ', '.join(vocab[i] for i in y.nonzero()[:,0].tolist()) or '(none)'
+
 @patch
 def show_batch(self:DataLoaders,
                n=10): # how many images, at most
@@ -97,7 +113,8 @@ def show_batch(self:DataLoaders,
     for ax in axs.flat: ax.axis('off')
     for ax,x,y in zip(axs.flat, xb, yb):
         ax.imshow((x.cpu()*std + mean).clamp(0, 1).permute(1, 2, 0))
-        ax.set_title(self.vocab[int(y)] if hasattr(self, 'vocab') else int(y), fontsize=9)
+        if y.ndim > 1: ax.imshow(y.cpu(), alpha=0.5, cmap='tab20', vmin=0, vmax=19, interpolation='nearest')
+        else: ax.set_title(_target_text(self, y), fontsize=9)
     fig.tight_layout()
 
 # %% ../../nbs/vision/loaders.ipynb #3a7bf1e6

@@ -8,6 +8,7 @@ __all__ = ['AdaptiveConcatPool2d', 'create_body', 'create_head', 'last_layer_nam
            'UnwrapLogits', 'resnet18', 'resnet34', 'resnet50']
 
 # %% ../../nbs/vision/models.ipynb #14837b15
+from collections.abc import Mapping
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -126,20 +127,36 @@ def _replace_last_layer(net, n_out):
     net = replace_head(_drop_aux_heads(net), n_out)
     return net, [last_layer_name(net)]
 
+def _add_pixel_head(net, n_out):
+    "The first half of ResNet `net`, an eighth as large, and outputs for each pixel; the head's name"
+    body = nn.Sequential(*list(net.children())[:-4])
+    with torch.no_grad(): n = body.eval()(torch.zeros(1, 3, 32, 32)).shape[1]
+    body.train()
+    up = nn.Upsample(scale_factor=8, mode='bilinear', align_corners=False)
+    head = nn.Sequential(nn.Conv2d(n, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n_out, 1), up)
+    return nn.Sequential(body, head), ['1']
+
 def _add_head(net, n_out):
     "The body of ResNet `net` with the book's head, and the name of the head"
     nf = list(net.children())[-1].in_features
     return nn.Sequential(nn.Sequential(*list(net.children())[:-2]), create_head(nf, n_out)), ['1']
 
 # %% ../../nbs/vision/models.ipynb #69edba3d
-def _build(arch, n_out, pretrained):
+def _check_pixels(arch):
+    "An error unless a network for pixels can be made of `arch`"
+    if (arch_name(arch) or '').startswith(('resnet', 'resnext', 'wide_resnet')): return
+    raise ValueError("a network for pixels is made of a ResNet of torchvision's, such as resnet18; any other "
+                     "is given as Learner(dls, model)")
+
+def _build(arch, n_out, pretrained, pixels=False):
     "A network, its config, and the mean and standard deviation that its weights want"
+    if pixels: _check_pixels(arch)
     if isinstance(arch, str):
         net, end, stats = _create_timm(arch, n_out, pretrained)
         return net, dict(library='timm', arch=arch, head='own', end=end, n_out=n_out), stats
     net, name = arch(weights='DEFAULT' if pretrained else None), arch_name(arch)
-    head = 'new' if _ends_like_resnet(net) else 'own'
-    net, end = (_add_head if head == 'new' else _replace_last_layer)(net, n_out)
+    head = 'pixels' if pixels else 'new' if _ends_like_resnet(net) else 'own'
+    net, end = dict(new=_add_head, own=_replace_last_layer, pixels=_add_pixel_head)[head](net, n_out)
     config = dict(library='torchvision' if name else None, arch=name, head=head, end=end, n_out=n_out)
     return net, config, _pretrained_stats(arch)
 
@@ -147,9 +164,10 @@ def _build(arch, n_out, pretrained):
 def create_model(arch, # function that makes a network of torchvision, or the name of one of timm's
                  n_out, # number of classes
                  pretrained=False, # with weights trained on ImageNet (a download)?
-                 stats=None): # (mean, std) that it wants; None: ImageNet's, or those of its weights
+                 stats=None, # (mean, std) that it wants; None: ImageNet's, or those of its weights
+                 pixels=False): # an output for each class and pixel (Long, Shelhamer and Darrell, 2015)?
     "A network for `n_out` classes; its `config` says what it is"
-    net, config, own = _build(arch, n_out, pretrained)
+    net, config, own = _build(arch, n_out, pretrained, pixels)
     stats = [list(map(float, o)) for o in stats or (own if pretrained else imagenet_stats)]
     other = stats != [list(o) for o in imagenet_stats]
     if other:
@@ -167,7 +185,7 @@ def model_from_config(config): # `config` of a network that `create_model` made
     "The same network, untrained"
     if config['library'] is None: raise ValueError("this network is one of your own: build it yourself")
     arch = config['arch'] if config['library'] == 'timm' else models.get_model_builder(config['arch'])
-    return create_model(arch, config['n_out'], stats=config['stats'])
+    return create_model(arch, config['n_out'], stats=config['stats'], pixels=config['head'] == 'pixels')
 
 # %% ../../nbs/vision/models.ipynb #e3d989bf
 def body_head_split(model): # what `create_model` made, or `nn.Sequential` of body and head
@@ -183,14 +201,15 @@ def body_head_split(model): # what `create_model` made, or `nn.Sequential` of bo
 def cnn_learner(dls, # `DataLoaders` that know their number of classes, `c`
                 arch, # function that makes a torchvision network, as `resnet34`, or the name of one of timm's
                 pretrained=True, # start from weights trained on ImageNet (a download), with the body frozen?
-                loss_func=None, # None: cross entropy
-                n_out=None, # number of classes; None: `dls.c`
+                loss_func=None, # None: cross entropy, or what the task of `dls` needs
+                n_out=None, # number of classes, labels or numbers; None: `dls.c`
                 **kwargs):
     "A `Learner` for images: the body of `arch` and a new head, in channels-last layout"
     if n_out is None: n_out = getattr(dls, 'c', None)
     if n_out is None:
         raise ValueError("the number of classes is not known: give n_out=..., or DataLoaders(..., c=...)")
-    model = create_model(arch, n_out, pretrained).to(memory_format=torch.channels_last)
+    pixels = getattr(dls, 'task', None) == 'pixels'
+    model = create_model(arch, n_out, pretrained, pixels=pixels).to(memory_format=torch.channels_last)
     kwargs.setdefault('device', getattr(dls.train, 'device', None))
     learn = Learner(dls, model, loss_func, **{'splitter': body_head_split, **kwargs})
     if pretrained:
@@ -202,6 +221,10 @@ def cnn_learner(dls, # `DataLoaders` that know their number of classes, `c`
 _all_ = ['resnet18', 'resnet34', 'resnet50']
 
 # %% ../../nbs/vision/models.ipynb #4cb008a2
+def _entry(out, name):
+    "Entry `name` of what a model returned, an object or a dict; None if it has none"
+    return out.get(name) if isinstance(out, Mapping) else getattr(out, name, None)
+
 class UnwrapLogits(Callback):
     "For models that return an object with `.logits`, and with `.loss` if they are given the labels"
     run_before, run_after, order = MixedPrecision, TrainEvalCallback, -20
@@ -212,13 +235,13 @@ class UnwrapLogits(Callback):
         if self.own_loss and self.yb: self.learn.xkw = {**self.xkw, 'labels': self.yb[0]}
     def after_pred(self):
         out, self._out = self.pred, self.pred if self.own_loss else None
-        if not hasattr(out, 'logits'):
+        self.learn.pred = _entry(out, 'logits')
+        if self.learn.pred is None:
             raise TypeError(f"the model returned {type(out).__name__}, which has no .logits: UnwrapLogits is "
-                            "for models that return an object with it")
-        self.learn.pred = out.logits
+                            "for models that return an object or a dict with it")
     def after_loss(self):
         out, self._out = self._out, None
         if out is None: return
-        if getattr(out, 'loss', None) is None:
+        if _entry(out, 'loss') is None:
             raise ValueError("the model gave no loss: does it take labels=...?")
-        self.learn.loss = out.loss.float()
+        self.learn.loss = _entry(out, 'loss').float()
