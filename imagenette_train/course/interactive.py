@@ -274,7 +274,8 @@ class _Display:
         rows = [dict(name=name, cells=cells) for name,cells in self.cells.items()]
         looks = {name: (colour, self.marks[name][1]) for name,colour in self.colours.items()}
         columns = list(next(iter(self.rows.values())))
-        time = dict(step=self.step, steps=self.steps, begin=self.begin)
+        begin = self.steps if self.begin is None else self.begin
+        time = dict(step=self.step, steps=self.steps, begin=begin)
         return dict(time, alt=self.alt, knobs=knobs, at=self.place, looks=looks, rows=rows, columns=columns,
                     panels=self.described, data=[o.spec() for o in self.data])
 
@@ -308,14 +309,14 @@ class InteractiveFigure(_Settings, _Display):
                  at=None, # dict: name of a knob -> its value at first; None: the first ones
                  step='step', # name of what is played
                  begin=None): # the step that a page shows at first, before one presses play; None: the last
-        self.title, self.alt, self.panels, self.rows, self.step = title, alt, panels, rows, step
+        self.title, self.alt, self.panels, self.rows = title, alt, panels, rows
+        self.step, self.begin = step, begin
         self.knobs, self.place = {k: list(values) for k,values in knobs.items()}, [0]*len(knobs)
         self.place, self.data = self.index_of(**(at or {})), []
         self.described = [dict(kind=p.kind, title=p.title, x=p.x, y=p.y, **p.spec(self._data_index))
                           for p in panels]
         self.cells = {name: [self._data_index(o) for o in row.values()] for name,row in rows.items()}
         self.steps = self._last_step()
-        self.begin = self.steps if begin is None else begin
         self._assign_looks()
 
     def _last_step(self):

@@ -12,6 +12,18 @@ import torch
 from .exercises import *
 from .toy_problems import *
 
+# %% ../../nbs/course/keys_optimizers.ipynb #f46263e9
+@answer_key
+def _sgd_equation():
+    tried = ((3., 6., 0.1), (-1., -2., 0.5))
+    define_exercise('sgd-equation', lambda f: {f'new_weight{a}': f(*a) for a in tried},
+                    {'new_weight(3.0, 6.0, 0.1)': 2.4, 'new_weight(-1.0, -2.0, 0.5)': 0.},
+                    wrong=[(lambda w, g, lr: w + lr*g,
+                            "that is a step uphill: which way does the gradient point?"),
+                           (lambda w, g, lr: w - g,
+                            "the gradient is a slope, not a step: what scales it down?"),
+                           (lambda w, g, lr: -lr*g, "that is the step alone: from where is it taken?")])
+
 # %% ../../nbs/course/keys_optimizers.ipynb #135c94a5
 @answer_key
 def _second_step():
