@@ -121,8 +121,8 @@ def shared_well(visit, names):
 
 def answers_open(visit):
     page = visit.go('optimizer.html')
-    answer = page.locator('details').first
-    inside = answer.locator('p').first
+    answer = page.locator('details', has=page.locator('summary', has_text='Question')).first
+    inside = answer.locator(':scope > p').first
     visit.check(not inside.is_visible(), 'the answer is open before it is asked for')
     answer.locator('summary').click()
     visit.check(inside.is_visible(), 'a folded answer does not open')
