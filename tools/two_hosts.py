@@ -2,9 +2,10 @@
 
     python tools/two_hosts.py      # needs root and `ip` (iproute2); a minute
 
-Each namespace has a network of its own, as another machine would. `torchrun` starts two processes on each; they find
-each other by its c10d rendezvous on the first host. The training is stopped in its second epoch and goes on with
-two hosts, and again with one; all of them must end with the losses of a single process."""
+Each namespace has a network of its own, as another machine would. `torchrun` starts two processes on each; they
+find each other by its c10d rendezvous on the first host. The training is stopped in its second epoch and goes on
+with two hosts, with one, and in a single process; all of them must end with the losses of one that nobody
+stopped."""
 import json, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -20,12 +21,14 @@ set_seed(0)
 x, y = tiny_images(64, noise=0.5)
 train, valid = TensorDataset(x[:50], y[:50]), TensorDataset(x[50:], y[50:])
 model = nn.Sequential(nn.Flatten(), nn.Linear(144, 32), nn.LayerNorm(32), nn.ReLU(), nn.Linear(32, 4))
-learn = Learner(DataLoaders(DataLoader(train, 7, shuffle=True), DataLoader(valid, 5)), model, metrics=accuracy)
+dls = DataLoaders(DataLoader(train, 7, shuffle=True), DataLoader(valid, 5))
+learn = Learner(dls, model, metrics=accuracy)
 learn.distributed()
 set_seed(1)
 class StopAt(Callback):
     def after_pred(self):
-        if sys.argv[2] == 'stop' and self.training and self.train_iter == 13: raise RuntimeError('power failure')
+        if sys.argv[2] == 'stop' and self.training and self.train_iter == 13:
+            raise RuntimeError('power failure')
 learn.fit_one_cycle(3, 0.01, cbs=[StopAt, Checkpoint(sys.argv[1] + '.ckpt', every=3)], resume=True)
 if is_main_process(): json.dump(learn.recorder.raw_losses, open(sys.argv[1], 'w'))
 '''
@@ -49,11 +52,12 @@ def start(n_hosts, i, tmp, name, how):
     host, first = list(hosts)[i], hosts['it-host0']
     env = {**os.environ, 'GLOO_SOCKET_IFNAME': f'it-veth{i}', 'OMP_NUM_THREADS': '1',
            'PYTHONPATH': os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])}
-    cmd = ['ip', 'netns', 'exec', host, sys.executable, '-m', 'torch.distributed.run', '--nnodes', str(n_hosts),
-           '--nproc-per-node', '2', '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'{first}:29511', '--rdzv-id', name,
-           '--rdzv-conf', f'is_host={int(i == 0)}', '--local-addr', hosts[host], tmp/'train.py', tmp/name, how]
-    return subprocess.Popen(list(map(str, cmd)), env=env, cwd=tmp, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', n_hosts, '--nproc-per-node', 2,
+                '--rdzv-backend', 'c10d', '--rdzv-endpoint', f'{first}:29511', '--rdzv-id', name,
+                '--rdzv-conf', f'is_host={int(i == 0)}', '--local-addr', hosts[host]]
+    cmd = ['ip', 'netns', 'exec', host, *torchrun, tmp/'train.py', tmp/name, how]
+    return subprocess.Popen(list(map(str, cmd)), env=env, cwd=tmp, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
 
 def losses(n_hosts, tmp, name, how='no'):
     "Train on so many hosts; the training losses, or None if it was stopped"
@@ -74,7 +78,8 @@ def main():
     try:
         cable()
         alone = losses(0, tmp, 'alone')
-        print(f'two hosts, two processes each: largest difference of a loss {apart(alone, losses(2, tmp, "two")):.0e}')
+        difference = apart(alone, losses(2, tmp, 'two'))
+        print(f'two hosts, two processes each: largest difference of a loss {difference:.0e}')
         for n in (2, 1, 0):
             name = f'resumed{n}'
             losses(2, tmp, name, 'stop')

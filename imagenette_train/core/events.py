@@ -186,9 +186,18 @@ def _find_cycle(left):
         if nxt in path: return ' before '.join(o.name for o in [nxt, *reversed(path[path.index(nxt):])])
         path.append(nxt)
 
+# %% ../../nbs/core/events.ipynb #b82ffc11
 class _Alike:
     "Callbacks of one class and with the same wishes; `later` are those that must wait for all of these"
     def __init__(self): self.waiting, self.todo, self.later, self.n_before = [], 0, [], 0
+    def free_if_first(self, free):
+        "Nobody must come before these any more: put them into the heap `free`"
+        for order,i,cb in () if self.n_before else self.waiting: heapq.heappush(free, (order, i, cb, self))
+    def one_done(self, free):
+        self.todo -= 1
+        for g in () if self.todo else self.later:
+            g.n_before -= 1
+            g.free_if_first(free)
 
 def _group_alike(cbs):
     "The callbacks in groups of those that are alike, each group with those that must wait for it"
@@ -201,25 +210,20 @@ def _group_alike(cbs):
         for b in groups.values():
             other = b.waiting[0][2]
             before = _is_any(other, one.run_before) or _is_any(one, other.run_after)
-            if before and (a is not b or a.todo > 1): a.later.append(b)
+            if before and (a is not b or a.todo > 1):
+                a.later.append(b)
+                b.n_before += 1
     return groups.values()
 
 # %% ../../nbs/core/events.ipynb #3e8f6508
 def sort_cbs(cbs): # callbacks, in the order in which they were added
     "`cbs` in an order that keeps every `run_before` and `run_after`; else by `order`, else as given"
     groups, free, res = _group_alike(cbs), [], []
-    for b in [b for a in groups for b in a.later]: b.n_before += 1
-    def release(g):
-        for order,i,cb in g.waiting: heapq.heappush(free, (order, i, cb, g))
-    for g in groups:
-        if not g.n_before: release(g)
+    for g in groups: g.free_if_first(free)
     while free:
         *_, cb, g = heapq.heappop(free)
         res.append(cb)
-        g.todo -= 1
-        for b in g.later if not g.todo else ():
-            b.n_before -= 1
-            if not b.n_before: release(b)
+        g.one_done(free)
     if len(res) < len(cbs):
         done = {id(cb) for cb in res}
         raise ValueError("no order of these callbacks keeps all of their run_before and run_after: "

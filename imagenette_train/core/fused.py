@@ -11,10 +11,11 @@ from functools import partial
 from types import SimpleNamespace
 import torch
 from torch import fx
+from .guards import *
 from .hypers import *
 from .param_groups import *
 from .tracing import *
-from .tracing import _StateIncomplete, _is_num
+from .tracing import _StateIncomplete, _check_not_whole, _is_num
 
 # %% ../../nbs/core/fused.ipynb #5b110004
 _kernels = {} # those that were compiled in this process
@@ -204,11 +205,22 @@ class _Programs:
             if list(map(bool, guards)) == prog.guards: return prog, factors, new
         if len(progs) == 8:
             raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
+        if self.guards is None: # looked at before they are called, in case they count their calls
+            _check_not_whole(self.opt.cbs)
+            self.guards = Guards(self.opt.cbs)
         try: prog = TracedStep(self.opt.cbs, state, hyper)
         except _StateIncomplete: return None
         check_traced_step(prog, state, hyper)
         progs.append(prog)
         return self._program(state, hyper)
+
+    def _retrace(self):
+        "Something that the callbacks read outside themselves has changed: begin anew, a few times"
+        self.plans, self.programs, self.guards = {}, {}, None
+        self.retraced += 1
+        if self.retraced > 8:
+            names = ', '.join(map(cb_name, self.cbs))
+            raise TraceError(f"{names} read something outside that changes again and again: make it a hyper")
 
 # %% ../../nbs/core/fused.ipynb #9bebe521
 class _Lots:
@@ -247,22 +259,53 @@ class _Lots:
 
     def _sizes_on(self, device): return self.sizes.get(device.type, (2**20, 2**22))
 
-# %% ../../nbs/core/fused.ipynb #7ea92967
+# %% ../../nbs/core/fused.ipynb #f780080c
+def _span(t):
+    "Where the elements of `t` begin in memory, and where they end"
+    if t.layout is not torch.strided: return 0, 0 # such a parameter is not stepped by a kernel
+    reach = sum((n-1)*s for n,s in zip(t.shape, t.stride())) + 1
+    return t.data_ptr(), t.data_ptr() + reach*t.element_size()
+
+def _overlapping(places):
+    "Owners of those places (start, end, owner) that overlap another one"
+    found, last = set(), (0, 0, None)
+    for place in sorted(places):
+        if place[0] < last[1]: found |= {place[2], last[2]}
+        last = max(place, last, key=operator.itemgetter(1))
+    return found
+
+def _sharing_memory(opt):
+    "The ids of parameters that share memory with others, or whose state does: there the order counts"
+    places = []
+    for p,_,state,_ in opt.all_params(with_grad=True):
+        tensors = [p.data, *(v for v in state.values() if isinstance(v, torch.Tensor))]
+        places += [(*_span(t), id(p)) for t in tensors if t.numel()]
+    return _overlapping(places)
+
+# %% ../../nbs/core/fused.ipynb #7fa07be2
 def _fits_kernel(p):
     "Can a kernel step `p`? It needs real numbers without gaps, and at least two"
     plain = p.is_floating_point() and p.grad.layout is torch.strided
     return plain and p.numel() > 1 and _flat(p) is not None
 
+def _check_grads(opt):
+    "An error if callbacks write to gradients and parameters share them: then the order counts"
+    grads = [p.grad.data_ptr() for p,*_ in opt.all_params(with_grad=True)]
+    if len(set(grads)) < len(grads):
+        raise TraceError("the callbacks write to gradients, and some parameters share theirs")
+
+# %% ../../nbs/core/fused.ipynb #7ea92967
 class _Plans:
     "The part of a fused step that sorts parameters into kinds"
     def _plan(self, ps, hyper):
         "Sorts the parameters `ps` into those that kernels step, and the rest"
         alike, kinds, rest, final = {}, [], [], True
+        shared = _sharing_memory(self.opt)
         for p in ps:
             state = self.opt.state[p]
             self._check_state(p, state)
             numbers = [v for v in state.values() if _is_num(v)]
-            if not _fits_kernel(p): rest.append(p)
+            if not _fits_kernel(p) or id(p) in shared: rest.append(p)
             else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
         for qs in alike.values():
             kind = self._lay_out(qs, hyper)
@@ -332,10 +375,12 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
         self.mode = _fused_mode(opt)
         self.plans, self.programs, self.buffers = {}, {}, {}
+        self.guards, self.retraced = None, 0 # `Guards`, as soon as there is a program
         self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
 
     def __call__(self):
         state = self.opt.state
+        if self.guards is not None and not self.guards.hold(): self._retrace()
         self.unmoved = self._same_entries(state)
         jobs, rest = self._prepare()
         for kind,f,new,writes_grad in jobs:
@@ -354,6 +399,7 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
             if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
             jobs += [(kind, *self._prepare_kind(kind, hyper)) for kind in plan.kinds]
             rest += [(p, hyper) for p in plan.rest]
+        if any(writes_grad for *_,writes_grad in jobs): _check_grads(self.opt)
         return jobs, rest
 
     def _prepare_kind(self, kind, hyper):

@@ -102,7 +102,7 @@ class _Scopes:
         for s in self._scopes[:self._scopes.index(mine)]:
             if s.thread is mine.thread or not s.is_open(): continue
             self._scopes.remove(mine)
-            raise RuntimeError(f"this Learner is in use in thread {s.thread.name!r}, and it serves one thread "
+            raise RuntimeError(f"this Learner is in use in thread {s.thread.name!r}, and serves one thread "
                                "at a time: wait for that one (thread.join()), or make a Learner for each")
 
 # %% ../../nbs/core/learner_base.ipynb #09f5a968
@@ -494,8 +494,10 @@ class _State:
         self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
         # the event that is being heard: its functions, an iterator of those to come, and the event around it
         self._running = ()
-        # fits and questions that have begun; who has yet to hear `cleanup_fit`; layers in evaluation by hand
-        self._scopes, self._to_clean_up, self._by_hand = [], [], []
+        # fits and questions that have begun; who has yet to hear `cleanup_fit`
+        self._scopes, self._to_clean_up = [], []
+        # layers that stay in evaluation: somebody put them there; or they are frozen
+        self._by_hand, self._frozen_norms = [], []
 
     data = property(lambda self: self.dls, doc="The chapter's name for `dls`")
     x = property(lambda self: _unpack_single(self.xb), doc="The input; only `xb`, a tuple, can be assigned")
@@ -525,11 +527,10 @@ def check_metrics(metrics): # a metric, several of them, or None
     return ms
 
 # %% ../../nbs/core/learner_base.ipynb #92602c59
-def _freeze_statistics(model):
-    "Evaluation for the norm layers whose parameters are frozen: their statistics, too, stay as they are"
-    for m in model.modules():
-        ps = list(m.parameters(recurse=False)) if isinstance(m, nn.modules.batchnorm._NormBase) else []
-        if ps and not any(p.requires_grad for p in ps): m.training = False
+def _frozen_norms(model):
+    "The norm layers that keep statistics and whose parameters are frozen"
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
 
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
 class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
@@ -567,17 +568,20 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         "The modules that belong to a training: the model and, if it is one, the loss"
         return [m for m in (self.model, self.loss_func) if isinstance(m, nn.Module)]
 
+    def _in_evaluation(self, root):
+        "The layers of `root` that somebody put into evaluation; if all is in it, what was seen last counts"
+        seen, ours = ({id(m) for m in ms} for ms in (self._by_hand, self._frozen_norms))
+        def by_hand(m): return id(m) in seen or root.training and id(m) not in ours
+        return [m for m in root.modules() if not m.training and by_hand(m)]
+
     def train_mode(self,
                    on=True): # False: evaluation
         "Model and loss into training or evaluation; layers that were put into evaluation by hand stay there"
-        roots, stay = self._modules(), {id(m) for m in self._by_hand}
-        # a layer in evaluation whose model is in training; while the model is not, what was seen last counts
-        self._by_hand = [m for root in roots for m in root.modules()
-                         if not m.training and (root.training or id(m) in stay)]
-        for root in roots: root.train(on)
+        self._by_hand = [m for root in self._modules() for m in self._in_evaluation(root)]
+        for root in self._modules(): root.train(on)
         if not on: return
-        for m in self._by_hand: m.training = False
-        if not self.train_bn: _freeze_statistics(self.model)
+        self._frozen_norms = [] if self.train_bn else _frozen_norms(self.model)
+        for m in (*self._by_hand, *self._frozen_norms): m.training = False
 
     def _split(self, b):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"

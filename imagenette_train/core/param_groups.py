@@ -203,6 +203,10 @@ def _snapshot(p, state):
 def _call_with_hint(cb, p, given):
     "`cb(p, **given)`; if that fails for want of a name, an error that says which and what to do"
     try: return cb(p, **given)
+    except (NotImplementedError, RuntimeError):
+        if p.grad is None or p.grad.layout is torch.strided: raise
+        raise TypeError(f"{cb_name(cb)} cannot compute with the sparse gradient of a parameter of shape "
+                        f"{tuple(p.shape)}: say nn.Embedding(..., sparse=False), or take SGD") from None
     except TypeError as e:
         missing = [k for k,arg in cb_args(cb).items() if arg.default is arg.empty and k not in given]
         if not missing: raise
@@ -235,6 +239,8 @@ def _call_watched(cb, hypers, keeper, put_back, p, **given):
     return new
 
 # %% ../../nbs/core/param_groups.ipynb #d51ab25f
+def _kind_of(p): return p.ndim, p.grad.layout # one parameter of each kind is watched
+
 class _WatchedStep:
     "The part of an optimizer that watches the first step of its callbacks"
     def _begin_step(self,
@@ -242,7 +248,7 @@ class _WatchedStep:
         "Look whether the callbacks need watching; gives what `closure` gives, computed with gradients"
         if [pg[0].dtype for pg in self.param_lists] != self._first_dtypes: self._follow_dtypes()
         if self._validated_for and self._validated is not self.cbs:
-            seen = (self._validated_for.get(p.ndim) for p,*_ in self.all_params(with_grad=True))
+            seen = (self._validated_for.get(_kind_of(p)) for p,*_ in self.all_params(with_grad=True))
             if all(cbs is self.cbs for cbs in seen): self._validated = self.cbs
         if closure is None: return
         with torch.enable_grad(): return closure()
@@ -255,11 +261,11 @@ class _WatchedStep:
         return self.cbs if self._validated is self.cbs else self._watch(p, state)
 
     def _watch(self, p, state):
-        if self._validated_for.get(p.ndim) is self.cbs: return self.cbs
+        if self._validated_for.get(_kind_of(p)) is self.cbs: return self.cbs
         put_back, keeper = _snapshot(p, state), {}
         def watched():
             for cb in self.cbs: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
-            self._validated_for[p.ndim] = self.cbs # reached if nothing went wrong
+            self._validated_for[_kind_of(p)] = self.cbs # reached if nothing went wrong
         return watched()
 
 # %% ../../nbs/core/param_groups.ipynb #0103070f
@@ -501,7 +507,7 @@ class BaseOptimizer(_Hypers, _Dtypes, _WatchedStep, _Freezing, _StateDict, _Torc
                              "[sgd_cb] is the smallest")
         self.state, self.frozen_idx = defaultdict(dict), 0
         self.hypers, self._notes = ([{} for _ in self.param_lists] for _ in range(2))
-        # the callbacks that have stepped a parameter with so many dimensions; those that have stepped all
+        # the callbacks that have stepped a parameter of this kind; those that have stepped all
         self._validated_for, self._validated = {}, None
         own = {k: v for cb in self.cbs for k,v in cb_defaults(cb).items()}
         self.set_hypers(**{**own, **_in_our_names(hypers, self.hyper_names())})

@@ -131,7 +131,8 @@ _loader_settings = {*vars(torch.utils.data.DataLoader([0]))}
 
 def _settings(o):
     "What loader or dataset `o` was made with, by name: that is no memory"
-    return _loader_settings.union(inspect.signature(type(o).__init__).parameters if hasattr(o, '__dict__') else ())
+    if not hasattr(o, '__dict__'): return set()
+    return _loader_settings.union(inspect.signature(type(o).__init__).parameters)
 
 def _counting_parts(dl):
     "What may count in loader `dl`, and which of its attributes do not: samplers, then itself and its dataset"
@@ -147,7 +148,7 @@ def _plain_attrs(o, settings):
 
 # %% ../../nbs/core/rng.ipynb #48f84f77
 def _has_state_dict(o):
-    named = hasattr(o, 'state_dict') and hasattr(o, 'load_state_dict')
+    named = hasattr(o, 'state_dict') and hasattr(o, 'load_state_dict') and not isinstance(o, type)
     return named and not type(o).__module__.startswith('torchdata.') # theirs starts worker processes
 
 def get_loader_state(dl): # any loader

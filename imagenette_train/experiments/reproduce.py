@@ -152,7 +152,7 @@ def write_report(out): # folder with raw results
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
     for name,fig in _figures(out, results).items():
-        fig.savefig(out/f'{name}.png', dpi=100, metadata=made_of)
+        with atomic_open(out/f'{name}.png') as f: fig.savefig(f, format='png', dpi=100, metadata=made_of)
         plt.close(fig)
     return both
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import fill
 import torch
 from tabulate import tabulate
+from ..core.io import *
 
 # %% ../../nbs/experiments/results.ipynb #68cb7a1c
 def device_name(device): # 'cpu', 'cuda', ...
@@ -43,9 +44,11 @@ def content_hash(o): # anything JSON can hold
 def load_json_result(path, # JSON file
                      settings): # must equal the file's settings
     "The result in `path` if it is there, whole, and of the same settings; else None"
-    try: res = json.loads(Path(path).read_text(encoding='utf-8'))
+    try: res = json.loads(Path(check_is_file(path)).read_text(encoding='utf-8'))
     except (OSError, ValueError): return None
-    return res if isinstance(res, dict) and res.get('settings') == json.loads(json.dumps(settings)) else None
+    if not isinstance(res, dict): return None
+    if 'checksum' in res and res.pop('checksum') != content_hash(res): return None # altered
+    return res if res.get('settings') == json.loads(json.dumps(settings)) else None
 
 # %% ../../nbs/experiments/results.ipynb #5da8cc54
 def format_mean_std(vs, # numbers, one per seed

@@ -82,18 +82,22 @@ def check_output_dir(out): # folder for results
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(out/'.writable', '')
-        (out/'.writable').unlink()
+        with temp_dir_beside(out/'results'): pass
     except OSError as e:
         raise ValueError(f"out={str(out)!r} cannot hold results ({e.strerror}): give a folder that can be "
                          "written to") from None
     for p in out.glob('*-seed*.json'): read_json(p)
 
 def read_json(file): # path
-    "What the JSON file holds; an error that names it, if that is no JSON"
-    try: return json.loads(Path(file).read_text(encoding='utf-8'))
+    "What the JSON file holds; an error that names it, if that is no JSON, or was altered afterwards"
+    check_is_file(file)
+    try: res = json.loads(Path(file).read_text(encoding='utf-8'))
     except ValueError:
         raise ValueError(f"{file} is no JSON: remove it, or move it to another folder") from None
+    if isinstance(res, dict) and 'checksum' in res and res.pop('checksum') != content_hash(res):
+        raise ValueError(f"{file} was altered after it was written, by its checksum: remove it, or move it "
+                         "to another folder")
+    return res
 
 # %% ../../nbs/experiments/runner.ipynb #f3668af5
 def with_epochs(profile, # a `Profile`
@@ -183,7 +187,7 @@ def load_or_run(path, # JSON file of the result
     res = None if retrain else load_json_result(path, settings)
     if res is not None: return res, True
     res = dict(settings=settings, environment=environment_info(settings['device']), **make())
-    atomic_write_text(path, json.dumps(res, indent=1))
+    atomic_write_text(path, json.dumps({**res, 'checksum': content_hash(res)}, indent=1))
     return res, False
 
 # %% ../../nbs/experiments/runner.ipynb #cedec221

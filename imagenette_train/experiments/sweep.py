@@ -274,6 +274,6 @@ def write_sweep(out): # folder with raw results
     text = '\n\n'.join([*note, describe_run(results[0]), sweep_table(results), said, *open_])
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep(results)
-    fig.savefig(out/'sweep.png', dpi=100, metadata={'Software': None})
+    with atomic_open(out/'sweep.png') as f: fig.savefig(f, format='png', dpi=100, metadata={'Software': None})
     plt.close(fig)
     return text

@@ -313,7 +313,7 @@ def adopt_step(p, # parameter, any shape
                **kwargs):
     "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
     g = p.grad.data
-    if step == 1: return {'sqr_avg': g**2, 'grad_avg': torch.zeros_like(g)}
+    if step == 1: return {'sqr_avg': torch.zeros_like(p.data).addcmul_(g, g), 'grad_avg': torch.zeros_like(g)}
     grad_avg.lerp_(g / sqr_avg.sqrt().clamp_(min=eps), 1-mom)
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)

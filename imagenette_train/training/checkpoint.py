@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
-from ..core.rng import _check_memory, _generator_types
+from ..core.rng import _check_memory, _generator_types, _has_state_dict
 from ..core.batches import *
 from ..core.events import *
 from ..core.hypers import *
@@ -29,30 +29,36 @@ from .saving import *
 from .saving import _check_extra_state
 
 # %% ../../nbs/training/checkpoint.ipynb #95536bd4
-_plain_types = (type(None), bool, int, float, str)
+_plain_types = {type(None), bool, int, float, str}
 _kind = '(kind)' # marks a dict that stands for something else
 
-def _packed(vs):
-    "The 0-d tensors in list `vs` as one tensor; None if they are not of one sort"
-    sorts = {(v.dtype, v.device, v.ndim) if type(v) is torch.Tensor else None for v in vs}
-    if len(vs) < 2 or len(sorts) > 1 or None in sorts or vs[0].ndim: return None
+def _plain_list(vs):
+    "A list as plain data: thousands of losses at once, and if each is a 0-d tensor, as a single tensor"
+    kinds = {*map(type, vs)}
+    if kinds <= _plain_types: return [*vs]
+    one_sort = kinds == {torch.Tensor} and len({(v.dtype, v.device, v.ndim) for v in vs}) == 1
+    if len(vs) < 2 or not one_sort or vs[0].ndim: return [*map(to_plain, vs)]
     return {_kind: 'numbers', 'of': torch.stack([v.detach() for v in vs])}
+
+def _marked(v):
+    "A set, a deque or an array as a dict that says what it stands for"
+    kind = type(v)
+    if kind in (set, frozenset): return {_kind: kind.__name__, 'of': [*map(to_plain, v)]}
+    if kind is deque: return {_kind: 'deque', 'of': [*map(to_plain, v)], 'maxlen': v.maxlen}
+    if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
+        data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
+        return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
+    raise TypeError(f"a {kind.__name__} is no plain data")
 
 def to_plain(v): # anything
     "`v` as plain data (numbers, text, tensors, lists, tuples, dicts); a TypeError if it cannot be"
     kind = type(v)
     if kind in _plain_types: return v
-    if kind is torch.Tensor: return v.detach()
-    if kind is list and (packed := _packed(v)) is not None: return packed
-    if kind in (list, tuple): return kind(map(to_plain, v))
-    if kind is torch.Size: return tuple(v)
+    if kind is torch.Tensor and not (v.is_leaf and v.requires_grad): return v.detach()
+    if kind is list: return _plain_list(v)
+    if kind in (tuple, torch.Size): return tuple(map(to_plain, v))
     if kind in (dict, OrderedDict): return {to_plain(k): to_plain(o) for k,o in v.items()}
-    if kind in (set, frozenset): return {_kind: kind.__name__, 'of': [to_plain(o) for o in v]}
-    if kind is deque: return {_kind: 'deque', 'of': [to_plain(o) for o in v], 'maxlen': v.maxlen}
-    if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
-        data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
-        return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
-    raise TypeError(f"a {kind.__name__} is no plain data")
+    return _marked(v)
 
 # %% ../../nbs/training/checkpoint.ipynb #ca6fd426
 def _to_array(v):
@@ -87,11 +93,16 @@ def _state_attrs(cb):
     return {k: v for k,v in vars(cb).items() if k not in loops and not k.startswith('_')}
 
 # %% ../../nbs/training/checkpoint.ipynb #f013fa94
+def _torch_state(m):
+    "The state of a module, or of a tensor that somebody trains"
+    if isinstance(m, torch.Tensor): return m.detach()
+    grads = {n: p.grad for n,p in m.named_parameters() if p.grad is not None}
+    return dict(state=to_plain(m.state_dict()), layers=_layers_state(m)[0], grads=grads)
+
 def _part_state(v):
     "The state of something that changes in its own place; a TypeError if we do not know how to ask for it"
-    if isinstance(v, type): raise TypeError
-    if isinstance(v, nn.Module): return dict(state=to_plain(v.state_dict()), layers=_layers_state(v)[0])
-    if hasattr(v, 'state_dict') and hasattr(v, 'load_state_dict'): return to_plain(v.state_dict())
+    if isinstance(v, (nn.Module, torch.Tensor)): return _torch_state(v)
+    if _has_state_dict(v): return to_plain(v.state_dict())
     if isinstance(v, _generator_types): return get_generator_state(v)
     if is_stateful_metric(v): return _split_attrs(vars(v), _numbers)[0]
     if isinstance(v, (list, tuple)) and v: return [_part_state(o) for o in v]
@@ -103,7 +114,9 @@ def _set_part(v, s):
     if isinstance(v, nn.Module):
         v.load_state_dict(from_plain(s['state']))
         _set_layers(v, s['layers'])
-    elif hasattr(v, 'state_dict') and hasattr(v, 'load_state_dict'): v.load_state_dict(from_plain(s))
+        for n,p in v.named_parameters(): p.grad = s['grads'].get(n)
+    elif isinstance(v, torch.Tensor): v.data.copy_(s)
+    elif _has_state_dict(v): v.load_state_dict(from_plain(s))
     elif isinstance(v, _generator_types): set_generator_state(v, s)
     elif isinstance(v, (list, tuple, dict)):
         if len(v) != len(s): raise ValueError(f"{len(s)} things in the file, {len(v)} here")
@@ -173,13 +186,18 @@ def _layer_attrs(m):
     if type(m).__module__.startswith(('torch.', 'torchvision.')): return {}
     return {k: v for k,v in vars(m).items() if k not in _torchs_attrs}
 
+def _bare(model):
+    "The model itself, without what divides its batches among devices"
+    wrapped = isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+    return model.module if wrapped else model
+
 def _layers_state(root):
     "What the layers of `root` remember beside their `state_dict`, by name; and what cannot be kept"
-    states, lost = {}, {}
+    root, states, lost = _bare(root), {}, {}
     held = {id(o) for o in (*root.modules(), *root.parameters(), *root.buffers())}
     for name,m in root.named_modules():
         state, gone = _split_attrs(_layer_attrs(m), _numbers, held=held)
-        hidden = {k: m._buffers.get(k) for k in m._non_persistent_buffers_set}
+        hidden = {k: m._buffers.get(k) for k in getattr(m, '_non_persistent_buffers_set', ())}
         hidden = {k: b.detach() for k,b in hidden.items() if b is not None}
         lost.update({f'{name}.{k}'.lstrip('.'): vars(m)[k] for k in gone if not isinstance(vars(m)[k], str)})
         if hidden or any(state.values()): states[name] = dict(**state, hidden=hidden)
@@ -187,7 +205,7 @@ def _layers_state(root):
 
 def _set_layers(root, states):
     "Give the layers of `root` back what they remember"
-    layers = dict(root.named_modules())
+    layers = dict(_bare(root).named_modules())
     for name,state in states.items():
         m = layers[name]
         if wrong := {*state['plain'], *state['parts']} & _torchs_attrs:
@@ -301,8 +319,8 @@ def _differences(theirs, mine):
     return [f"{k}: {a} in the file, {b} now" for k,(a,b) in said.items()]
 
 # %% ../../nbs/training/checkpoint.ipynb #3d50cf81
-class _Memories(Callback):
-    "What the other callbacks, the model, the loss and the Learner remember"
+class _CallbackMemories(Callback):
+    "What the other callbacks remember"
     def _others(self):
         "The callbacks whose state is kept"
         return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
@@ -322,6 +340,9 @@ class _Memories(Callback):
                            "or an underscore if that does not matter")
         return states
 
+# %% ../../nbs/training/checkpoint.ipynb #532d4419
+class _Memories(_CallbackMemories):
+    "And what the model, the loss and the Learner do"
     def _memories(self):
         "What model, loss and Learner remember beside that; a warning for what has changed and cannot be kept"
         loss = self.learn.loss_func

@@ -122,8 +122,8 @@ class _DividedTraining(Callback):
                                  f"in processes 0 to {self.world_size-1}")
 
     def begin_train(self):
+        self.learn.train_mode() # layers that were put into evaluation by hand stay there
         self.learn.model, self.first = self.replica, True
-        self.bare.train()
         dl = self.dls.train
         told = [(get_rng_state(), get_loader_state(dl))] if self.rank == 0 else [None]
         dist.broadcast_object_list(told)

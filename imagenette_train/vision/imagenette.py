@@ -7,8 +7,8 @@ __all__ = ['URLs', 'imagenette_classes', 'imagenette_counts', 'images_below', 'l
            'download_imagenette', 'ImagenetteFolder', 'find_imagenette']
 
 # %% ../../nbs/vision/imagenette.ipynb #671dd2bf
-import json, os, shutil, socket, warnings
-from pathlib import Path
+import json, os, socket, tarfile, warnings
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from ..core.messages import *
 from ..core.io import *
@@ -77,6 +77,21 @@ def check_image_counts(path, # folder that was listed
         raise ValueError(f"{path} is not a whole copy:\n  {listed}\nUnpack the archive again, or give "
                          "another folder; for images of your own, give images_from_folder(path).")
 
+# %% ../../nbs/vision/imagenette.ipynb #33da5cad
+def _checked(tar, archive):
+    "The members of `tar`, if they are files and folders with their place below that of the archive"
+    for m in tar:
+        path = PurePosixPath(m.name)
+        if not (m.isfile() or m.isdir()) or path.is_absolute() or '..' in path.parts:
+            raise ValueError(f"{archive.name} holds {m.name!r}, which is a link, a device or outside of its "
+                             "folder: it is no archive of images, and was not unpacked")
+        yield m
+
+def _unpack(archive, folder):
+    "Unpack `archive` into `folder`; an error if it holds anything but files and folders below it"
+    how = dict(filter='data') if hasattr(tarfile, 'data_filter') else {} # older Pythons have none
+    with tarfile.open(archive) as tar: tar.extractall(folder, _checked(tar, archive), **how)
+
 # %% ../../nbs/vision/imagenette.ipynb #feb18837
 def download_imagenette(url, # one of `URLs`
                         dest=None, # folder to put it in; None: `cache_dir()`
@@ -84,22 +99,21 @@ def download_imagenette(url, # one of `URLs`
                         timeout=30.): # seconds without an answer after which to give up
     "Download (torchvision, MD5 checked) and unpack an archive; the folder appears only when it is complete"
     from torchvision.datasets import Imagenette
-    dest = Path(dest or cache_dir())
-    final = dest/Path(url).stem
+    from torchvision.datasets.utils import download_url
+    final = Path(dest or cache_dir())/Path(url).stem
     if final.is_dir(): return final
-    dest.mkdir(parents=True, exist_ok=True)
     if url not in _sizes:
         raise ValueError(f"{url!r} is none of URLs; images of your own are given as path=...")
-    part = temp_dir_beside(final)
+    if not dest: make_cache_dir()
+    address, md5 = Imagenette._ARCHIVES[_sizes[url]]
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)
-    try:
-        Imagenette(part, size=_sizes[url], download=True)
+    with temp_dir_beside(final) as part:
+        socket.setdefaulttimeout(timeout)
+        try: download_url(address, part, 'archive.tgz', md5)
+        finally: socket.setdefaulttimeout(before)
+        _unpack(part/'archive.tgz', part)
         check_image_counts(part/final.name, list_images(part/final.name), expected)
         if not final.is_dir(): os.replace(part/final.name, final) # another process may have been faster
-    finally:
-        socket.setdefaulttimeout(before)
-        shutil.rmtree(part, ignore_errors=True)
     return final
 
 # %% ../../nbs/vision/imagenette.ipynb #7c664dfa
@@ -128,6 +142,15 @@ class _ClassFiles:
     def _file(self, split, c, name): return self.path/split/c/name
 
 # %% ../../nbs/vision/imagenette.ipynb #c562d9fa
+def _generated_counts(mark):
+    "How many images of each class `generate_images` drew, by the file that it left"
+    try:
+        made = json.loads(mark.read_text(encoding='utf-8'))
+        return synthetic_counts(int(made['n_train']), int(made['n_valid']))
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        why = f"{type(e).__name__}: {e}"
+        raise ValueError(f"{mark} is damaged ({why}): remove the folder, and generate it again") from None
+
 class ImagenetteFolder(_ClassFiles):
     "A folder of images, what kind of copy it is, and what was found in it"
     def __init__(self,
@@ -143,8 +166,7 @@ class ImagenetteFolder(_ClassFiles):
         self.found, expected = list_images(self.path), imagenette_counts
         mark = self.path/'generated.json'
         if mark.is_file():
-            made = json.loads(mark.read_text())
-            self.source, expected = 'generated', synthetic_counts(made['n_train'], made['n_valid'])
+            self.source, expected = 'generated', _generated_counts(mark)
         if check: check_image_counts(self.path, self.found, expected)
         self._check_classes()
         self.classes = sorted(self.found['train'])
@@ -166,6 +188,7 @@ def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where n
     elif (cache_dir()/Path(url).stem).is_dir():
         res = ImagenetteFolder(cache_dir()/Path(url).stem, 'cached', check)
     else:
+        make_cache_dir()
         try: res = ImagenetteFolder(download_imagenette(url), 'downloaded', check)
         except OSError as e: # URLError, a time-out, no route: all are OSErrors
             if e.errno in disk_full_errnos: raise

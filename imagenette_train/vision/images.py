@@ -15,14 +15,20 @@ import torch
 from ..core.messages import *
 from ..core.io import *
 
+# %% ../../nbs/vision/images.ipynb #bc0ce86e
+_whites = dict(I=(255, 65535), F=(1., 255., 65535.)) # of images of 32 bits, by Pillow's name for them
+
 # %% ../../nbs/vision/images.ipynb #4401adcb
 def _to_uint8(im):
     "PIL image `im` with 8 bits a value, if it has 16 or more"
     from PIL import Image
-    if not (im.mode.startswith('I') or im.mode == 'F'): return im
-    a = np.asarray(im, dtype=np.float64)
-    top = max(65535. if im.mode != 'F' else 1., a.max(), 1e-9)
-    return Image.fromarray((255*a/top).clip(0, 255).astype(np.uint8))
+    if im.mode.startswith('I;16'): return Image.fromarray((np.asarray(im)//257).astype(np.uint8))
+    if im.mode not in ('I', 'F'): return im
+    a = np.nan_to_num(np.asarray(im)).astype(np.float64)
+    white = next((w for w in _whites[im.mode] if a.max() <= w), a.max())
+    a *= 255 # in place: such images are large
+    a /= white
+    return Image.fromarray(a.clip(0, 255, out=a).astype(np.uint8))
 
 # %% ../../nbs/vision/images.ipynb #b1a1dba7
 _longest = 8 # side of an image, in units of its shorter side
@@ -43,25 +49,34 @@ def _shorter_side(im, min_side):
 
 # %% ../../nbs/vision/images.ipynb #f3041fb0
 _large_image_lock = threading.Lock()
+_formats = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'AVIF', 'JPEG2000', 'PPM')
+
+def _open_image(path):
+    "The opened image `path`, if it has one of these formats"
+    from PIL import Image
+    Image.init() # what this Pillow knows
+    return Image.open(path, formats=[o for o in _formats if o in Image.OPEN])
 
 def _why_not(path, e):
     "What is wrong with the image `path`, which could not be decoded"
     size = Path(path).stat().st_size if Path(path).exists() else None
+    e = str(e) or type(e).__name__
     what = {None: "is missing", 0: "is empty (0 bytes)"}.get(size, f"cannot be decoded ({e})")
     return f"the image {path} {what}: replace it, or unpack the archive again"
 
 def decode_image(file, # path, or a PIL image
                  min_side): # length of the shorter side of the result, pixels
     "An image in RGB, turned as its camera says, as an array (height, width, 3) of uint8"
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
     ours = isinstance(file, (str, os.PathLike))
+    if ours: check_is_file(file)
     try:
-        with Image.open(file) if ours else nullcontext(file) as im:
+        with _open_image(file) if ours else nullcontext(file) as im:
             if ours: im.draft('RGB', (min_side, min_side)) # would change an image that is not ours
             with _large_image_lock if im.width*im.height > 2**24 else nullcontext():
                 im = _to_uint8(im)
                 return _shorter_side((ImageOps.exif_transpose(im) or im).convert('RGB'), min_side)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    except Exception as e: # decoders raise all kinds
         raise ValueError(_why_not(file, e) if ours else f"the image cannot be decoded ({e})") from None
 
 # %% ../../nbs/vision/images.ipynb #cb6ba50e
@@ -117,7 +132,7 @@ def _write_images(out, files, min_side, bar):
         for i in range(0, len(files), 256):
             for a in pool.map(lambda f: decode_image(f[0], min_side), files[i:i+256]):
                 out.write(a.tobytes())
-                sizes.append(a.shape[:2])
+                sizes.append([int(n) for n in a.shape[:2]])
                 bar.update()
     return sizes
 
@@ -128,19 +143,21 @@ def _stat(file, k):
     s = os.stat(file)
     return str(file), k, s.st_size, s.st_mtime_ns
 
-def _checksum(file):
-    "A number that changes when a byte of `file` does"
-    crc = 0
-    with open(file, 'rb') as f:
+def _checksum(raw, sizes):
+    "A number that changes when one of `sizes`, or a byte of file `raw`, does"
+    crc = zlib.crc32(json.dumps(sizes).encode())
+    with open(raw, 'rb') as f:
         while block := f.read(2**22): crc = zlib.crc32(block, crc)
     return crc
 
-def _cache_is_valid(raw, idx):
-    "Are the decoded images there, as they were written?"
-    if not (idx.is_file() and raw.is_file()): return False
-    meta = json.loads(idx.read_text())
-    right_size = raw.stat().st_size == sum(3*h*w for h,w in meta['sizes'])
-    return right_size and meta.get('checksum') == _checksum(raw)
+def _read_index(raw, idx):
+    "The sizes of the decoded images in file `raw`, if both are there as they were written; else None"
+    try:
+        meta = json.loads(idx.read_bytes())
+        sizes = meta['sizes']
+        right_size = raw.stat().st_size == sum(3*h*w for h,w in sizes)
+        return sizes if right_size and meta['checksum'] == _checksum(raw, sizes) else None
+    except (OSError, ValueError, TypeError, KeyError): return None # missing, damaged, or of an older version
 
 # %% ../../nbs/vision/images.ipynb #86780f69
 def _disk_full(e, folder, mib):
@@ -156,16 +173,14 @@ def cache_images(files, # list of `(path, class number)`
     key = hashlib.sha256(json.dumps([min_side, stats]).encode()).hexdigest()[:20]
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
-    if not _cache_is_valid(raw, idx):
+    if (sizes := _read_index(raw, idx)) is None:
+        make_cache_dir('decoded')
         bar = progress_bar(total=len(files), desc=f'decoding to {min_side} px', unit='image')
         try:
             with atomic_open(raw) as out: sizes = _write_images(out, files, min_side, bar)
-            meta = dict(sizes=[[int(o) for o in s] for s in sizes], labels=[k for _,k in files],
-                        checksum=_checksum(raw))
-            with atomic_open(idx) as out: out.write(json.dumps(meta).encode())
+            atomic_write_text(idx, json.dumps(dict(sizes=sizes, checksum=_checksum(raw, sizes))))
         except OSError as e:
             if e.errno not in disk_full_errnos: raise
             raise _disk_full(e, d, len(files)*min_side*min_side*4 >> 20) from None
         finally: bar.close()
-    meta = json.loads(idx.read_text())
-    return ImageCache(raw, meta['sizes'], meta['labels'], [Path(f) for f,_ in files])
+    return ImageCache(raw, sizes, [k for _,k in files], [Path(f) for f,_ in files])

@@ -6,16 +6,18 @@
 __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
-import json, os, platform, shutil
+import hashlib, inspect, json, os, platform
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 import torch
 from fastcore.basics import patch
 from ..core.io import *
 from ..core.rng import *
 from ..callbacks import *
 from ..training.saving import *
+from . import images
 from .augment import *
 from .loaders import *
 from .models import *
@@ -66,7 +68,7 @@ def _export_info(learn):
                     mean=list(mean), std=list(std))
     versions = dict(imagenette_train=__version__, torch=torch.__version__,
                     torchvision=torchvision.__version__, python=platform.python_version())
-    return dict(format=1, network=config, classes=_class_names(learn.dls, learn.dls.c), pictures=prepared,
+    return dict(format=2, network=config, classes=_class_names(learn.dls, learn.dls.c), pictures=prepared,
                 versions=versions)
 
 # %% ../../nbs/vision/inference.ipynb #7c9cb44c
@@ -79,32 +81,76 @@ def _weights(model):
     plain = torch.contiguous_format # not channels last
     return {k: v.detach().cpu().clone(memory_format=plain) for k,v in model.state_dict().items()}
 
-# %% ../../nbs/vision/inference.ipynb #d73c2565
-def _check_export_dir(folder):
-    "An error if something else than an older export is in `folder`"
-    if not folder.exists(): return
-    ours = folder.is_dir() and ((folder/'model.json').exists() or not any(folder.iterdir()))
-    if not ours:
-        raise FileExistsError(f"{folder} exists and holds no exported model: give another folder")
+# %% ../../nbs/vision/inference.ipynb #d3eb34b8
+def _digest(info):
+    "A checksum of what `model.json` says"
+    rest = {k: v for k,v in info.items() if k != 'checksum'}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
+def _read_info(folder):
+    "What `model.json` in `folder` holds; an error that names it, if export has not written it so"
+    file = Path(folder).expanduser()/'model.json'
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
+    try: info = json.loads(file.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f"{file} is damaged ({e}): export the model again") from None
+    if not isinstance(info, dict) or not {'format', 'network', 'classes', 'pictures'} <= info.keys():
+        raise ValueError(f"{file} is not of an exported model, or is damaged")
+    if info['format'] not in (1, 2):
+        version = dict(info.get('versions') or {}).get('imagenette_train')
+        raise ValueError(f"{file} has the format {info['format']!r}, and this version reads 1 and 2: use the "
+                         f"version that wrote it, {version}")
+    if info['format'] == 2 and info.get('checksum') != _digest(info): # format 1 has none
+        raise ValueError(f"{file} was altered after it was exported, by its checksum: export the model again")
+    return info
+
+# %% ../../nbs/vision/inference.ipynb #09921ea7
+def _read_weights(folder, info):
+    "The bytes of the weights to which `info` belongs"
+    for name in ('model.safetensors', 'model.safetensors.new'): # the second: renaming it was interrupted
+        raw = (folder/name).read_bytes() if (folder/name).is_file() else b''
+        if raw and info.get('sha256') in (None, hashlib.sha256(raw).hexdigest()): return raw
+    file = folder/'model.safetensors'
+    what = 'is damaged, by its checksum in model.json' if file.is_file() else 'is missing'
+    raise ValueError(f"{file} {what}: export the model again")
+
+# %% ../../nbs/vision/inference.ipynb #d73c2565
+def _holds_export(folder):
+    "Is there an older export in `folder`? An error if there is anything else"
+    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()): return False
+    try: _read_info(folder)
+    except (OSError, ValueError) as e:
+        raise FileExistsError(f"{folder} holds no exported model: give another folder ({e})") from None
+    return True
+
+# %% ../../nbs/vision/inference.ipynb #b8595565
+def _write_export(folder, weights, info, script):
+    "Write bytes `weights`, `info` and perhaps `script` to `folder`: the old model or the new one is there"
+    new, old = folder/'model.safetensors.new', folder/'model.safetensors'
+    # an earlier export may have been interrupted when only this was left to do
+    if new.is_file() and hashlib.sha256(new.read_bytes()).hexdigest() == _read_info(folder).get('sha256'):
+        os.replace(new, old)
+    with atomic_open(new) as f: f.write(weights)
+    if script: atomic_write_text(folder/'predict.py', script)
+    info = {**info, 'sha256': hashlib.sha256(weights).hexdigest()}
+    atomic_write_text(folder/'model.json', json.dumps({**info, 'checksum': _digest(info)}, indent=1))
+    os.replace(new, old)
+    if not script: (folder/'predict.py').unlink(missing_ok=True)
+
+# %% ../../nbs/vision/inference.ipynb #e46456c9
 @patch
 def export(self:Learner, folder): # a new one, or that of an older export
     "Write weights, classes and preparation to `folder`, and a script that predicts with them without us"
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     info, folder = _export_info(self), Path(folder).expanduser().resolve()
-    network = info['network']
-    _check_export_dir(folder)
+    again = _holds_export(folder)
     if not is_main_process(): return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = temp_dir_beside(folder)
-    try:
-        with self.eval_weights(): save_file(_weights(_bare_network(self.model)), part/'model.safetensors')
-        apply_umask(part/'model.safetensors') # else for its owner alone
-        atomic_write_text(part/'model.json', json.dumps(info, indent=1))
-        if network['library']: atomic_write_text(part/'predict.py', predict_script_text(network))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-    finally: shutil.rmtree(part, ignore_errors=True)
+    with self.eval_weights(): weights = save(_weights(_bare_network(self.model)))
+    content = weights, info, predict_script_text() if info['network']['library'] else None
+    if again:
+        with lock_dir(folder): _write_export(folder, *content)
+    else:
+        with atomic_dir(folder) as new: _write_export(new, *content)
     return folder
 
 # %% ../../nbs/vision/inference.ipynb #87864a11
@@ -128,52 +174,71 @@ def build(net):
         nn.BatchNorm1d(512), nn.Dropout(), nn.Linear(512, net['n_out'], bias=False)))""")
 
 # %% ../../nbs/vision/inference.ipynb #607b0132
-_load_lines = '''def load(folder):
-    info = json.loads((folder/'model.json').read_text(encoding='utf-8'))
-    raw = bytearray((folder/'model.safetensors').read_bytes())
+_load_lines = '''def build(net):
+    kind = 'timm' if net['library'] == 'timm' else net['head']
+    return globals()[f'build_{kind}'](net)
+
+def load(folder):
+    info = _read_info(folder)
+    raw = bytearray(_read_weights(folder, info))
     start = 8 + int.from_bytes(raw[:8], 'little')
-    kinds = dict(F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16, I64=torch.int64)
+    kinds = dict(
+        F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16, BOOL=torch.bool,
+        I64=torch.int64, I32=torch.int32, I16=torch.int16, I8=torch.int8, U8=torch.uint8)
     def tensor(dtype, shape, data_offsets):
         a, b = data_offsets
+        if a == b: return torch.empty(shape, dtype=kinds[dtype])
         return torch.frombuffer(raw[start+a:start+b], dtype=kinds[dtype]).reshape(shape)
     model, entries = build(info['network']), json.loads(raw[8:start])
     model.load_state_dict({k: tensor(**v) for k,v in entries.items() if k != '__metadata__'})
     return model.eval(), info'''
 
 # %% ../../nbs/vision/inference.ipynb #877ab68f
-_predict_lines = '''def prepare(path, shorter_side, size, middle, mean, std):
-    with Image.open(path) as im:
-        im.draft('RGB', (shorter_side, shorter_side))
-        im = (ImageOps.exif_transpose(im) or im).convert('RGB')
-    short = min(im.size)
-    new = [max(shorter_side, round(n*shorter_side/short)) for n in im.size]
-    if short != shorter_side: im = im.resize(new, Image.Resampling.BICUBIC)
-    left, top = ((n - shorter_side + 1)//2 for n in new)
-    im = im.crop((left, top, left + shorter_side, top + shorter_side))
-    x = torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8)
-    x = x.view(1, shorter_side, shorter_side, 3).permute(0, 3, 1, 2)
+_predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
+    a = decode_image(path, shorter_side)
+    top, left = ((n - shorter_side + 1)//2 for n in a.shape[:2])
+    x = torch.tensor(a[top:top+shorter_side, left:left+shorter_side])[None].permute(0, 3, 1, 2)
     kept = round(shorter_side*middle)
     at = (shorter_side - kept)//2
     x = x[:, :, at:at+kept, at:at+kept]
     if size != kept:
         x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
     mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
-    return (x.float()/255 - mean)/std
+    return ((x.float()/255 - mean)/std).contiguous(memory_format=torch.channels_last)
 
-model, info = load(Path(__file__).resolve().parent)
+try: model, info = load(Path(__file__).resolve().parent)
+except (OSError, ValueError) as e: sys.exit(str(e))
+broken = 0
 for path in sys.argv[1:]:
-    with torch.no_grad(): probs = model(prepare(path, **info['pictures'])).softmax(1)[0].tolist()
-    print(json.dumps(dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)))'''
+    try: x = prepare(path, **info['pictures'])
+    except ValueError as e:
+        print(json.dumps(dict(file=path, error=str(e))))
+        broken += 1
+        continue
+    with torch.no_grad(): probs = model(x).softmax(1)[0].tolist()
+    print(json.dumps(dict(file=path, label=info['classes'][probs.index(max(probs))], probs=probs)))
+if broken: sys.exit(f'{broken} of {len(sys.argv)-1} images could not be read')'''
 
 # %% ../../nbs/vision/inference.ipynb #fbb89f8b
-def predict_script_text(config): # `config` of a network that `create_model` made
+_script_head = '''"Predicts: python predict.py IMAGE ... (needs torch, torchvision or timm, NumPy and Pillow)"
+import hashlib, json, os, sys, threading
+from contextlib import nullcontext
+from pathlib import Path
+import numpy as np
+import torch
+import torch.nn.functional as F'''
+
+def predict_script_text():
     "The text of a script that predicts with an exported folder, without this package"
-    kind = 'timm' if config['library'] == 'timm' else config['head']
-    libraries = 'timm' if kind == 'timm' else 'torchvision'
-    return '\n\n'.join([
-        f'"Predicts: python predict.py IMAGE ... (needs torch, {libraries} and Pillow)"\n'
-        'import json, sys\nfrom pathlib import Path\nimport torch\nimport torch.nn.functional as F\n'
-        'from PIL import Image, ImageOps', _build_lines[kind], _load_lines, _predict_lines, ''])
+    builds = [f'def build_{kind}(net):\n{indent(lines, "    ")}\n    return build(net)'
+              for kind,lines in _build_lines.items()]
+    constants = [f'{k} = {getattr(images, k)!r}' for k in ('_whites', '_longest', '_formats')]
+    decoding = [images._to_uint8, images._shorter_side, images._open_image, images._why_not, images.is_stream,
+                images.check_is_file, images.decode_image]
+    functions = [inspect.getsource(f).strip() for f in (_digest, _read_info, _read_weights, *decoding)]
+    constants.append('_large_image_lock = threading.Lock()')
+    pieces = [_script_head, *builds, '\n'.join(constants), *functions, _load_lines, _predict_lines, '']
+    return '\n\n'.join(pieces)
 
 # %% ../../nbs/vision/inference.ipynb #51c3d7ec
 class Predictor:
@@ -197,29 +262,17 @@ class Predictor:
         res = _to_predictions(torch.cat([act(self.model(xb).float()).cpu() for xb, in dl]), self.vocab)
         return res[0] if one else res
 
-# %% ../../nbs/vision/inference.ipynb #d3eb34b8
-def _read_info(folder):
-    "What `model.json` in `folder` holds"
-    file = Path(folder).expanduser()/'model.json'
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {folder} is no folder that export wrote")
-    info = json.loads(file.read_text(encoding='utf-8'))
-    if info.get('format') != 1:
-        version = info.get('versions', {}).get('imagenette_train')
-        raise ValueError(f"{file} has the format {info.get('format')!r}, and this version reads 1: use the "
-                         f"version that wrote it, {version}")
-    return info
-
 # %% ../../nbs/vision/inference.ipynb #f27ed80c
 def load_predictor(folder, # that `export` wrote
                    model=None, # the network, if it is one of your own: untrained
                    device='cpu'): # where to predict
     "An exported model, as a `Predictor`; nothing in the folder is executed"
-    from safetensors.torch import load_file
-    info, file = _read_info(folder), Path(folder).expanduser()/'model.safetensors'
+    from safetensors.torch import load
+    folder, info = Path(folder).expanduser(), _read_info(folder)
+    file, raw = folder/'model.safetensors', _read_weights(folder, info)
     if model is None:
         with preserve_rng(): model = model_from_config(info['network'])
-    try: weights = load_file(file)
+    try: weights = load(raw)
     except Exception as e: raise ValueError(f"{file} is damaged ({type(e).__name__}: {e})") from None
     check_state_dict_shapes(_bare_network(model).state_dict(), weights, file)
     _bare_network(model).load_state_dict(weights)

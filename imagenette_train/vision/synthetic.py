@@ -6,7 +6,7 @@
 __all__ = ['synthetic_classes', 'synthetic_note', 'synthetic_counts', 'generate_images']
 
 # %% ../../nbs/vision/synthetic.ipynb #9211f25c
-import json, math, os, shutil
+import json, math
 from pathlib import Path
 import numpy as np
 from ..core.messages import *
@@ -68,8 +68,20 @@ def _draw_all(folder, n_train, n_valid, size, seed, bar):
                 im.save(folder/split/c/f'{c}_{i:04d}.JPEG', quality=85)
                 bar.update()
 
+# %% ../../nbs/vision/synthetic.ipynb #6a724e72
+def _made_with(folder):
+    "The settings with which `generate_images` made `folder`; None if it did not"
+    try: return json.loads((folder/'generated.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError): return None
+
+def _check_free(dest):
+    "An error if there is a folder `dest` already, with something else in it than what is wanted"
+    if not dest.exists(): return
+    there = f"images generated with {made}" if (made := _made_with(dest)) else "no generated images"
+    raise FileExistsError(f"{dest} exists and holds {there}: give another folder, or remove it")
+
 # %% ../../nbs/vision/synthetic.ipynb #1581c296
-def generate_images(dest, # folder to make; nothing is done if it is there and complete
+def generate_images(dest, # folder to make; nothing is done if it is there and was made with the same settings
                     n_train=400, # training images of each class
                     n_valid=100, # validation images of each class
                     size=160, # side, pixels
@@ -77,21 +89,13 @@ def generate_images(dest, # folder to make; nothing is done if it is there and c
     "Draw ten classes of shapes on textured grounds, in Imagenette's folder layout; gives the folder"
     dest = Path(dest)
     wanted = dict(n_train=n_train, n_valid=n_valid, size=size, seed=seed)
-    mark = dest/'generated.json'
-    done = lambda: mark.is_file() and json.loads(mark.read_text()) == wanted
-    if done(): return dest
-    if dest.exists() and not mark.is_file():
-        raise FileExistsError(f"{dest} exists and holds no generated images: give another folder")
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    part = temp_dir_beside(dest)
+    if _made_with(dest) == wanted: return dest
+    _check_free(dest)
     bar = progress_bar(total=10*(n_train+n_valid), desc='drawing images', unit='image')
     try:
-        _draw_all(part, **wanted, bar=bar)
-        (part/'generated.json').write_text(json.dumps(wanted))
-        if done(): return dest # another process was faster
-        shutil.rmtree(dest, ignore_errors=True)
-        os.replace(part, dest)
-    finally:
-        bar.close()
-        shutil.rmtree(part, ignore_errors=True)
+        with atomic_dir(dest) as part, bar:
+            _draw_all(part, **wanted, bar=bar)
+            atomic_write_text(part/'generated.json', json.dumps(wanted))
+    except FileExistsError: # another process was faster
+        if _made_with(dest) != wanted: raise
     return dest
