@@ -269,9 +269,9 @@ def write_pages(processed, names):
         if name_of(path) == 'index': cells.append(toctrees(names))
         whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
         made[names[name_of(path)]] = json.dumps(whole)
-    made = {f'{name}.ipynb': text for name,text in to_what_is_there(made).items()}
     order = [p for found in sections(names).values() for p in found]
-    made |= {f'{name}.md': text for name,text in refs.pages(order).items()}
+    mended = to_what_is_there({**made, **refs.pages(order)})
+    made = {f"{name}.{'ipynb' if name in made else 'md'}": text for name,text in mended.items()}
     for name,file in texts.items():
         if (root/file).exists():
             made[f'{name}.md'] = with_links(unbroken((root/file).read_text(encoding='utf-8')), names)
