@@ -52,8 +52,8 @@ $(VENV)/.docs-ready: $(VENV)/.ready
 race: env    ## draw the race that README shows; results/race.gif
 	$(BIN)/python tools/race.py
 
-docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks (ARGS='index 03_adam' for some pages)
-	$(BIN)/python tools/pages.py $(ARGS)
+docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks (PAGES='index 03_adam' for some)
+	$(BIN)/python tools/pages.py $(PAGES)
 
 docs-test: docs ## click through the site in Chromium: pages, links, pictures, a phone's width, search
 	$(BIN)/python tools/test_site.py $(ARGS)

@@ -125,7 +125,7 @@ def best(name):
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
     return (f"By the rules of Imagenette's leaderboard, {n_epoch} epochs: **{format_mean_std(accs, 2)} %** "
             f"({len(accs)} seeds); the board's best is {leaderboard[size, n_epoch]} %. Ours is of a squashed "
-            f"copy of the pictures, so it is not a leaderboard entry. [All results]({blob}/results/README.md).")
+            f"copy of the pictures, so no leaderboard entry. [All results]({blob}/results/README.md).")
 
 def facts(name):
     "How much there is"

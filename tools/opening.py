@@ -1,11 +1,11 @@
-"""How every notebook opens: a title, a badge that opens it in Colab, and a cell that fetches the project
-there and does nothing anywhere else.
+"""How every notebook opens and ends: a title, a badge that opens it in Colab, links to the notebooks before
+and after it, and a cell that fetches the project in Colab and does nothing anywhere else.
 
     python tools/opening.py        # adds what is missing, takes the address from settings.ini
 
 The title cell holds the title and the sentence after `>` alone: nbdev reads a page's front matter from it,
 and drops whatever else it holds."""
-import ast, copy, hashlib, json, re, yaml
+import ast, copy, hashlib, json, os, re, yaml
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -31,6 +31,23 @@ def badge(name):
     page = f"https://colab.research.google.com/github/{github}/blob/{cfg['branch']}/nbs/{name}.ipynb"
     return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})'
 
+def in_order():
+    "Names of the notebooks in the order of the sidebar, the index first"
+    sidebar = yaml.safe_load((nbs/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']
+    flat = [n for o in sidebar['contents'] for n in (o['contents'] if isinstance(o, dict) else [o])]
+    return [n.removesuffix('.ipynb') for n in flat]
+
+def neighbours(name):
+    "Markdown that leads from notebook `name` to the one before it, to the index, and to the next"
+    order = in_order()
+    if name not in order[1:]: return ''
+    i = order.index(name)
+    here = os.path.dirname(name) or '.'
+    link = lambda text, to: f'[{text}]({os.path.relpath(to, here)}.ipynb)'
+    before = [link(f'← {order[i-1]}', order[i-1])] if i > 1 else []
+    after = [link(f'{o} →', o) for o in order[i+1:i+2]]
+    return ' · '.join([*before, link('index', 'index'), *after])
+
 def reading_minutes(cells):
     "Minutes that a notebook takes to read: 200 words or 12 lines of code a minute, two figures a minute"
     skipped = {'exercise', 'setup'}
@@ -41,17 +58,19 @@ def reading_minutes(cells):
     return n_words/200 + n_lines/12 + sum('fig-alt' in text for text in code)/2
 
 def head(name, cells):
-    "The badge; below it, in the numbered notebooks, how long one reads, in tens of minutes"
-    if not re.match(r'\d', name): return badge(name)
+    "The badge and the neighbours; below them, in the numbered notebooks, how long one reads, in tens of minutes"
+    links = ' · '.join(filter(None, [badge(name), neighbours(name)]))
+    if not re.match(r'\d', name): return links
     minutes = max(10, 10*round(reading_minutes(cells)/10))
-    return f'{badge(name)}\n\nReading time: about {minutes} minutes, without the exercises.'
+    return f'{links}\n\nReading time: about {minutes} minutes, without the exercises.'
 
 def fetch(name):
     "The cell that fetches the project in Colab"
     folder = Path(name).parent.as_posix()
     return f"""#| hide
 #| eval: false
-# on Colab: fetch the project and install it; anywhere else this does nothing
+#@title Run me first on Colab
+# it fetches the project and installs it; anywhere else this does nothing
 import sys
 if 'google.colab' in sys.modules:
     !git clone --quiet --depth 1 {cfg['git_url']}
@@ -81,16 +100,32 @@ def title_and_rest(text):
     head = re.match(r'#\s[^\n]*\n\s*(>[^\n]*\n?)?', text + '\n')
     return head[0].strip(), text[head.end():].strip()
 
+def is_plumbing(cell):
+    "Does a cell only name the module, or import for tests? In Lab it is folded"
+    if cell['cell_type'] != 'code': return False
+    said, rest = directives(source(cell))
+    if any(k.startswith('default_exp') for k in said) and not rest.strip(): return True
+    lines = [l for l in rest.splitlines() if l.strip()]
+    return 'hide' in said and bool(lines) and all(re.match(r'(import|from) ', l) for l in lines)
+
+def folded(cell):
+    "The cell, folded in JupyterLab"
+    jupyter = {**cell['metadata'].get('jupyter', {}), 'source_hidden': True}
+    return {**cell, 'metadata': {**cell['metadata'], 'jupyter': jupyter}}
+
 def open_notebook(nb, name):
-    "Give `nb` its opening where it is missing"
+    "Give `nb` its opening and its end where they are missing"
     cells = [c for c in nb['cells'] if 'setup' not in tags(c)]
     title, rest = title_and_rest(source(cells[0]))
     cells[0]['source'] = title.splitlines(True)
     if rest: cells.insert(1, new_cell('markdown', rest, f'{name} introduction'))
     first = next(i for i,c in enumerate(cells) if c['cell_type'] == 'code')
-    folded = dict(jupyter=dict(source_hidden=True), tags=['setup'])
-    cells.insert(first, new_cell('code', fetch(name), f'{name} fetch', **folded))
+    cells = [folded(c) if is_plumbing(c) else c for c in cells]
+    how = dict(cellView='form', jupyter=dict(source_hidden=True), tags=['setup'])
+    cells.insert(first, new_cell('code', fetch(name), f'{name} fetch', **how))
     cells.insert(1, new_cell('markdown', head(name, cells), f'{name} badge', tags=['setup']))
+    links = neighbours(name)
+    if links: cells.append(new_cell('markdown', links, f'{name} end', tags=['setup']))
     nb['cells'] = cells
     return nb
 

@@ -149,11 +149,6 @@ def only_imports(text):
     except SyntaxError: return False
     return bool(body) and all(isinstance(b, (ast.Import, ast.ImportFrom)) for b in body)
 
-def of_exercise(outputs):
-    "Without what an exercise prints where nobody can answer it: that it waits, that its solution is right"
-    waits = re.compile(r'not yet: (the cell above|nothing comes back)|This solution passes')
-    return [o for o in outputs if not waits.match(''.join(o.get('text', '')))]
-
 def marks(cell, said, text):
     "Tags that tell MyST-NB what of a cell is hidden, or folded"
     if said.get('echo') is False: return ['remove-input']
@@ -168,7 +163,6 @@ def code(cell):
     summary = said.get('code-summary', 'Imports' if only_imports(text) else None)
     if summary: shown |= dict(code_prompt_show=summary, code_prompt_hide=summary)
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
-    if 'exercise' in tags(cell): outputs = of_exercise(outputs)
     metadata = dict(tags=[*tags(cell), *marks(cell, said, text)], mystnb=shown)
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
@@ -275,9 +269,9 @@ def write_pages(processed, names):
         if name_of(path) == 'index': cells.append(toctrees(names))
         whole = dict(cells=cells, metadata=language, nbformat=4, nbformat_minor=4)
         made[names[name_of(path)]] = json.dumps(whole)
-    made = {f'{name}.ipynb': text for name,text in to_what_is_there(made).items()}
     order = [p for found in sections(names).values() for p in found]
-    made |= {f'{name}.md': text for name,text in refs.pages(order).items()}
+    mended = to_what_is_there({**made, **refs.pages(order)})
+    made = {f"{name}.{'ipynb' if name in made else 'md'}": text for name,text in mended.items()}
     for name,file in texts.items():
         if (root/file).exists():
             made[f'{name}.md'] = with_links(unbroken((root/file).read_text(encoding='utf-8')), names)
@@ -319,7 +313,8 @@ def faults(processed):
 
 def main():
     asked = [a for a in sys.argv[1:] if not a.startswith('--')]
-    names = {n: p for n,p in page_names().items() if n in (asked or page_names())}
+    names = {n: p for n,p in page_names().items() if not asked or n in asked}
+    if set(asked) - set(names): sys.exit(f"no notebook {', '.join(set(asked) - set(names))} in nbs/")
     processed = process_all([p for p in notebooks() if name_of(p) in names])
     errors = faults(processed)
     print(*errors, f'{len(processed)} notebooks processed, {len(errors)} things wrong', sep='\n')

@@ -106,7 +106,8 @@ def ways_lead_on(visit):
             if not link.count(): visit.note(f'no link {text!r} on the way to {what}')
             else: page.goto(urljoin(page.url, link.get_attribute('href')))
     page = visit.go('index.html')
-    visit.check('make lab' in page.content(), 'how to install is not on the first page')
+    text = page.locator('article').first.inner_text()
+    visit.check('make lab' in text, 'how to install is not on the first page')
     visit.check(page.locator('figure.moving canvas').count() > 0, 'no moving figure on the first page')
 
 def shared_well(visit, names):
@@ -121,8 +122,8 @@ def shared_well(visit, names):
 
 def answers_open(visit):
     page = visit.go('optimizer.html')
-    answer = page.locator('details').first
-    inside = answer.locator('p').first
+    answer = page.locator('details', has=page.locator('summary', has_text='Question')).first
+    inside = answer.locator(':scope > p').first
     visit.check(not inside.is_visible(), 'the answer is open before it is asked for')
     answer.locator('summary').click()
     visit.check(inside.is_visible(), 'a folded answer does not open')

@@ -258,14 +258,18 @@ class _Display:
     def to_png(self):
         "The figure at the last step, where the knobs stand at first: the bytes of a PNG"
         from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
         from PIL import Image
         fig, large, small = Figure((4*len(self.panels), 3)), io.BytesIO(), io.BytesIO()
         for ax,p in zip(fig.subplots(1, len(self.panels), squeeze=False)[0], self.panels):
             p.draw(ax, self)
             _style_axes(ax, p)
-        fig.tight_layout()
+        looks = [Line2D([], [], color=o, marker=self.marks[name][0], label=name)
+                 for name,o in self.colours.items()]
+        fig.legend(handles=looks, loc='lower center', ncols=len(looks), fontsize=8, frameon=False)
+        fig.tight_layout(rect=(0, 0.07, 1, 1))
         fig.savefig(large, dpi=72)
-        Image.open(large).convert('RGB').quantize(24).save(small, 'png', optimize=True)
+        Image.open(large).convert('RGB').quantize(48).save(small, 'png', optimize=True)
         return small.getvalue()
 
     def to_dict(self):
