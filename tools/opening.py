@@ -58,7 +58,7 @@ def reading_minutes(cells):
     return n_words/200 + n_lines/12 + sum('fig-alt' in text for text in code)/2
 
 def head(name, cells):
-    "The badge and the neighbours; below them, in the numbered notebooks, how long one reads, in tens of minutes"
+    "The badge and the neighbours; below them, in the numbered notebooks, the minutes that reading takes"
     links = ' · '.join(filter(None, [badge(name), neighbours(name)]))
     if not re.match(r'\d', name): return links
     minutes = max(10, 10*round(reading_minutes(cells)/10))

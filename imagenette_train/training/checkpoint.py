@@ -203,6 +203,7 @@ def _layers_state(root):
         if hidden or any(state.values()): states[name] = dict(**state, hidden=hidden)
     return states, lost
 
+# %% ../../nbs/training/checkpoint.ipynb #693d0d29
 def _set_layers(root, states):
     "Give the layers of `root` back what they remember"
     layers = dict(_bare(root).named_modules())

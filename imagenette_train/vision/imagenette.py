@@ -151,6 +151,7 @@ def _generated_counts(mark):
         why = f"{type(e).__name__}: {e}"
         raise ValueError(f"{mark} is damaged ({why}): remove the folder, and generate it again") from None
 
+# %% ../../nbs/vision/imagenette.ipynb #326a6707
 class ImagenetteFolder(_ClassFiles):
     "A folder of images, what kind of copy it is, and what was found in it"
     def __init__(self,
