@@ -14,7 +14,7 @@ import torch
 from .messages import *
 from .hypers import *
 from .hypers import _carried, _fits_in_file, _in_our_names, _inner, _is_note, _our_names
-from .hypers import _synonyms, _update
+from .hypers import _synonyms, _update, _usual_bounds
 
 # %% ../../nbs/core/param_groups.ipynb #57aa1f00
 def _check_param(p, i, seen):
@@ -150,7 +150,7 @@ class _Hypers(_HyperChecks):
         for name,vs in values.items():
             for hyper,v in zip(self.hypers, vs): hyper[name] = v
         ranges = self._names_read[-1]
-        self._usual = tuple(self.cbs), {name: usual_bounds(name, ranges.get(name)) for name in values}
+        self._usual = tuple(self.cbs), {name: _usual_bounds(name, ranges.get(name)) for name in values}
 
     _usual = (), {} # callbacks, and between which plain numbers their hypers may lie, as they were set last
 
