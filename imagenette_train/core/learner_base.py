@@ -557,8 +557,8 @@ class _State:
         self.xb, self.xkw, self.yb, self.pred, self.loss, self.n_items = (), {}, (), None, None, None
         # TrainEvalCallback: are we training, how many batches so far, which share of all
         self.training, self.train_iter, self.pct_train = None, 0, 0.
-        # Recorder: the smoothed training loss
-        self.smooth_loss = None
+        # Recorder: the smoothed training loss; lr_find: the rates that it tried, and their losses
+        self.smooth_loss, self.lr_find_curve = None, None
         # is a fit running; which part of a training of several fits is it; who hears nothing of a trial run
         self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
         # the event that is being heard: its functions, an iterator of those to come, and the event around it
