@@ -59,8 +59,9 @@ def predict(self:Learner,
             items, # a path, a PIL image or an array (height, width, 3) of uint8; or a list of such
             act=None): # makes probabilities of what the model puts out; None: as the task needs
     "What is on an image, or on each of several, as a `Prediction`; prepared as in validation"
-    one, task = _is_single(items), find_task(self)
-    probs, _ = self.get_preds(self.dls.test_dl([items] if one else items), act or task.activate)
+    one = _is_single(items)
+    dl, task = self.dls.test_dl([items] if one else items), find_task(self)
+    probs, _ = self.get_preds(dl, act or task.activate)
     res = _to_predictions(probs, task, getattr(self.dls, 'vocab', None))
     return res[0] if one else res
 
