@@ -6,8 +6,8 @@
 __all__ = ['stepper_variants', 'record_batch', 'BatchStepper', 'batch_stepper']
 
 # %% ../../nbs/course/batch_stepper.ipynb #95c62d5d
-import hashlib, inspect, json, math, sys, textwrap
-from contextlib import contextmanager
+import hashlib, inspect, io, json, math, sys, textwrap
+from contextlib import contextmanager, redirect_stdout
 from html import escape
 from importlib.resources import files
 import torch
@@ -55,7 +55,7 @@ def record_batch(learn): # its training loader has one batch, and it does not va
         if frame.f_code is call and frame.f_back.f_code is code: steps[-1]['event'] = frame.f_locals['name']
         return on_line if frame.f_code is code else None
     learn.logger = None
-    with _tracing(on_call): learn.fit(1)
+    with _tracing(on_call), redirect_stdout(io.StringIO()): learn.fit(1) # what callbacks print is not shown
     return steps
 
 # %% ../../nbs/course/batch_stepper.ipynb #fcf283c0

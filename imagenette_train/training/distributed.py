@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from ..core.messages import *
 from ..core.rng import *
 from ..core.batches import *
 from ..callbacks import *
@@ -174,6 +175,15 @@ class Distributed(_DividedTraining):
         self.bare = self.replica = self.share = None
         self.learn.n_items = None
 
+# %% ../../nbs/training/distributed.ipynb #607e48b6
+def _check_not_sharded(model):
+    "An error if the parameters of `model` are sharded among processes"
+    from torch.distributed.tensor import DTensor
+    if parts := [name for name,p in model.named_parameters() if isinstance(p, DTensor)]:
+        raise TypeError(f"the model's {first_few(parts)} are sharded (DTensor), and DistributedDataParallel "
+                        "keeps a whole copy in each process: give the model as it was before fully_shard, or "
+                        "train it with PyTorch's FSDP in a loop of your own")
+
 # %% ../../nbs/training/distributed.ipynb #45033e83
 @patch
 @delegates(DistributedDataParallel)
@@ -182,6 +192,7 @@ def distributed(self:Learner,
     "Train in all processes that `torchrun` started; alone, nothing changes"
     rank, world = init_distributed()
     if any(isinstance(cb, Distributed) for cb in self.cbs) or 'RANK' not in os.environ: return self
+    _check_not_sharded(self.model)
     own = [m for m in self.metrics if is_stateful_metric(m) and not hasattr(m, 'dist_sync_fn')]
     if own:
         raise TypeError(f"metric {metric_name(own[0])!r} would see only this process's share of the "
