@@ -108,10 +108,10 @@ def finding(name):
                       if o['settings']['run'] == run]
     book, mended, adam = (format_mean_std([100*a for a in at(run)], 1).split(' ')[0]
                           for run in ('rmsprop', 'rmsprop_damped', 'adam'))
-    return ("**One of the book's five runs is slow for a reason that neither its call nor its table "
-            f"shows.** Put right, the same call reaches {mended} % accuracy instead of {book} %, and ends beside Adam's "
-            f"{adam} % (three epochs at a small size, mean of {len(at('rmsprop'))} seeds). What went wrong? "
-            f"[`05_baseline`]({site}/baseline.html) is the detective story.")
+    return ("**One of the book's five runs is slow for a reason that neither its call nor its table shows.** "
+            f"Put right, the same call reaches {mended} % accuracy instead of {book} %, and ends beside "
+            f"Adam's {adam} % (three epochs at a small size, mean of {len(at('rmsprop'))} seeds). What went "
+            f"wrong? [`05_baseline`]({site}/baseline.html) is the detective story.")
 
 def best(name):
     "The best that the leaderboard's rules have given, with what must be said beside it"
