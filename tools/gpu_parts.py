@@ -427,7 +427,7 @@ def pretended():
     "A pretended GPU around a part"
     import check_cuda, pretend
     from imagenette_train.training import checkpoint
-    checkpoint._plain_types += (pretend.Pretend,)
+    checkpoint._plain_types |= {pretend.Pretend}
     fused_module.compile_kernel = check_cuda.as_one_kernel
     torch.cuda.make_graphed_callables = emulated_cuda_graph
     return pretend.cuda()
