@@ -62,7 +62,7 @@ def optimizer_color(name): # such as 'momentum, dampened'
 
 def line_styles(names): # of the curves of one figure
     "Name -> colour and line style: the optimizer's colour, or one of the rest; dashed, dotted for its like"
-    rest, used, styles = iter(['#b8700f', '#1b1b1b', '#c05fa0', '#12a3a3', '#7d7d7d']*9), [], {}
+    rest, used, styles = iter(['#b8700f', '#8c9a1e', '#c05fa0', '#12a3a3', '#7d7d7d']*9), [], {}
     for name in names:
         color = optimizer_color(name) or next(rest)
         styles[name] = dict(color=color, ls=['-', '--', ':', '-.'][used.count(color) % 4])
