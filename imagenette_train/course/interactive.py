@@ -268,7 +268,7 @@ class _Display:
                  for name,o in self.colours.items()]
         fig.legend(handles=looks, loc='lower center', ncols=len(looks), fontsize=8, frameon=False)
         fig.tight_layout(rect=(0, 0.07, 1, 1))
-        fig.savefig(large, dpi=72)
+        fig.savefig(large, dpi=64)
         Image.open(large).convert('RGB').quantize(48).save(small, 'png', optimize=True)
         return small.getvalue()
 
