@@ -82,7 +82,7 @@ def _half_debiased(p, sqr_mom, mom, eps, **kwargs):
 
 _averages = [partial(average_grad, dampening=True), partial(average_sqr_grad, dampening=True)]
 _adams = {'both averages': partial(Optimizer, cbs=[*_averages, step_stat, adam_step]),
-          'as printed': partial(Optimizer, cbs=[*_averages, step_stat, _half_debiased], eps=1e-5),
+          "the gradients' only": partial(Optimizer, cbs=[*_averages, step_stat, _half_debiased], eps=1e-5),
           'off': partial(Optimizer, cbs=[*_averages, rms_prop_step], eps=1e-5)}
 
 # %% ../../nbs/course/sliders.ipynb #737c8fa2

@@ -25,6 +25,7 @@ from .cuda_graphs import *
 from .gradients import *
 from .weight_averaging import *
 from .mixup import *
+from .rnn import *
 from .early_stopping import *
 from .loggers import *
 from .hooks import *
