@@ -267,7 +267,7 @@ def train_tiny_net(opt_func, # makes an optimizer from a list of parameters
 def tiny_accuracy(model, # a network that was trained with the same `seed`
                   seed=0, # of the training; the fresh images get another one
                   n=1000): # fresh images
-    "Share of fresh `tiny_images` that `model` classifies rightly, 0 to 1; guessing gives about 0.25"
+    "The fraction of fresh `tiny_images` that `model` classifies correctly, 0 to 1; guessing: about 0.25"
     x, y = tiny_images(n, seed=seed+1000)
     return (model(x).argmax(dim=1) == y).float().mean().item()
 

@@ -10,7 +10,7 @@ from ..callbacks import *
 
 # %% ../../nbs/training/rnn.ipynb #3260eccd
 class RNNRegularizer(Callback):
-    "Activation regularisation and temporal activation regularisation (Merity, McCann and Socher, 2017)"
+    "Activation regularization and temporal activation regularization (Merity, McCann and Socher, 2017)"
     def __init__(self,
                  alpha=0., # weight of AR, the mean square of the (dropped-out) output of the last layer
                  beta=0.): # weight of TAR, the mean square of the output's change from one step to the next
