@@ -163,7 +163,7 @@ def _check_memory(o, state):
     for k in state:
         mine = getattr(type(o), k, None)
         if not k.isidentifier() or k.startswith('__') or callable(mine) or hasattr(mine, '__get__'):
-            raise ValueError(f"{k!r} is nothing that a {type(o).__name__} can remember")
+            raise ValueError(f"a {type(o).__name__} cannot keep {k!r} as its state")
 
 def _set_plain_attrs(o, state, settings):
     "Give `o` the numbers and words of `state` back; a path is none of them"

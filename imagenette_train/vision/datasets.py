@@ -327,7 +327,7 @@ def _class_numbers(dl):
     y = None if y is None else torch.as_tensor(y)
     if y is None or y.ndim != 1 or y.is_floating_point():
         raise ValueError("class_weights counts class numbers, one for each item, and this loader has none at "
-                         "hand: reckon n.sum()/(len(n)*n) with n = labels.bincount(). For several labels, "
+                         "hand: compute n.sum()/(len(n)*n) with n = labels.bincount(). For several labels, "
                          "BCEWithLogitsLoss takes pos_weight")
     return y
 
