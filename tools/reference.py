@@ -69,10 +69,11 @@ def entries():
         if module == f'{lib}.all': continue
         constants = {n: notebook for n in getattr(loaded, '__all__', ()) if n not in pages}
         for name,page in {**pages, **constants}.items():
-            obj, part = found_at(loaded, name), name.partition('.')[2]
+            obj, (top, _, part) = found_at(loaded, name), name.partition('.')
             foreign = callable(obj) and not getattr(obj, '__module__', lib).startswith(lib)
+            internal = top in pages and top not in getattr(loaded, '__all__', ())
             # an event that a callback hears is told with its class
-            if not is_public(name) or foreign or part in events: continue
+            if not is_public(name) or foreign or internal or part in events: continue
             found.append(Entry(module, name, obj, page))
     return found
 
@@ -144,6 +145,10 @@ class Reference:
     def __init__(self):
         self.entries = entries()
         self.known = {e.name: e for e in self.entries}
+    def named(self, name, page):
+        "The entry that page `page` calls `name`: of a method that is a context manager, nbdev says no class"
+        same = (e for e in self.entries if e.bare == name and e.page.startswith(f'{page}.html'))
+        return self.known.get(name) or next(same, None)
     def modules(self, order):
         "Modules and their entries, in the order of the pages of their notebooks"
         by = {}
