@@ -50,6 +50,8 @@ def page_of(module):
 
 def is_public(name): return not any(part.startswith('_') for part in name.split('.'))
 
+def is_foreign(obj): return callable(obj) and not getattr(obj, '__module__', lib).startswith(lib)
+
 def found_at(module, name):
     "What `name` (a class's attribute, too) is, as it is stored: a class method stays one"
     obj, *rest = name.split('.')
@@ -70,11 +72,10 @@ def entries():
         constants = {n: notebook for n in getattr(loaded, '__all__', ()) if n not in pages}
         for name,page in {**pages, **constants}.items():
             obj, (top, _, part) = found_at(loaded, name), name.partition('.')
-            foreign = callable(obj) and not getattr(obj, '__module__', lib).startswith(lib)
             internal = top in pages and top not in getattr(loaded, '__all__', ())
             # an event that a callback hears is told with its class
-            if not is_public(name) or foreign or internal or part in events: continue
-            found.append(Entry(module, name, obj, page))
+            if is_public(name) and not (is_foreign(obj) or internal or part in events):
+                found.append(Entry(module, name, obj, page))
     return found
 
 class Shown(str):
