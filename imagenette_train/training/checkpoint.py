@@ -368,11 +368,11 @@ class _Memories(_CallbackMemories):
 def _divided(learn): return [cb for cb in learn.cbs if isinstance(cb, Distributed)]
 def _our_place(learn):
     "The rank of our process among those that train `learn`, and how many there are"
-    return next(((cb.rank, cb.world_size) for cb in _divided(learn)), (0, 1))
+    return next(((o.rank, o.world_size) for o in _divided(learn)), (0, 1))
 
 def _gather(learn, mine):
     "`mine` of every process that trains `learn`, in their order; alone, ours"
-    return next((cb.gather(mine) for cb in _divided(learn)), [mine])
+    return next((o.gather(mine) for o in _divided(learn)), [mine])
 
 def _random_of(sd, rank, n):
     "The checkpoint `sd` as process `rank` of `n` is to read it, with random numbers of its own"
