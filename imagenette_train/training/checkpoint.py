@@ -25,6 +25,7 @@ from ..core.hypers import *
 from ..core.metrics import *
 from ..core.learner_base import *
 from ..callbacks import *
+from .distributed import *
 from .saving import *
 from .saving import _check_extra_state
 
@@ -363,12 +364,41 @@ class _Memories(_CallbackMemories):
         if sd.get('loss') is not None: _set_part(self.learn.loss_func, sd['loss'])
         if 'learner' in sd: _set_learner(self.learn, sd['learner'])
 
+# %% ../../nbs/training/checkpoint.ipynb #bc540dff
+def _divided(learn): return [cb for cb in learn.cbs if isinstance(cb, Distributed)]
+def _our_place(learn):
+    "The rank of our process among those that train `learn`, and how many there are"
+    return next(((o.rank, o.world_size) for o in _divided(learn)), (0, 1))
+
+def _gather(learn, mine):
+    "`mine` of every process that trains `learn`, in their order; alone, ours"
+    return next((o.gather(mine) for o in _divided(learn)), [mine])
+
+def _random_of(sd, rank, n):
+    "The checkpoint `sd` as process `rank` of `n` is to read it, with random numbers of its own"
+    others = sd.get('other_processes', ()) # files of earlier versions know the first process only
+    if rank == 0: return sd
+    if len(others) == n-1: return {**sd, **{k: others[rank-1][k] for k in _random_entries}}
+    with preserve_rng():
+        set_rng_state(sd['random'])
+        set_seed(int(torch.randint(2**31, ())) + rank)
+        return {**sd, 'random': get_rng_state()}
+_random_entries = 'random', 'epoch_random', 'loader', 'valid_loader'
+
 # %% ../../nbs/training/checkpoint.ipynb #676cf494
 class _WritesCheckpoint(_Memories):
+    def _random(self, it):
+        "Where the random numbers of our process are, and where they were when this epoch began"
+        dl = self.dls.train
+        return dict(random=get_rng_state(), epoch_random=self._epoch_random if it else None,
+                    loader=self._loader if it else get_loader_state(dl),
+                    valid_loader=get_loader_state(self.dls.valid))
+
     def write(self, epoch, it):
         "Write the checkpoint: training goes on at batch `it` of `epoch`"
+        first, *others = _gather(self.learn, self._random(it)) # all processes take part
         if not is_main_process(): return
-        learn, dl, ps = self.learn, self.dls.train, list(self.learn.model.parameters())
+        learn, ps = self.learn, list(self.learn.model.parameters())
         model = learn.model.state_dict()
         _check_extra_state(model)
         place = dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch, iter=it)
@@ -376,10 +406,7 @@ class _WritesCheckpoint(_Memories):
             **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
             model=model, opt=learn.opt.state_dict(),
             flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
-            random=get_rng_state(), epoch_random=self._epoch_random if it else None,
-            loader=self._loader if it else get_loader_state(dl),
-            valid_loader=get_loader_state(self.dls.valid),
-            settings=self._settings, **self._memories()), self.file)
+            **first, other_processes=others, settings=self._settings, **self._memories()), self.file)
 
 # %% ../../nbs/training/checkpoint.ipynb #842c85d5
 _entries = {'model', 'opt', 'n_epoch', 'stage', 'settings', 'callbacks', 'loader', 'ended', 'iter', 'epoch',
@@ -477,6 +504,15 @@ class _ReadsCheckpoint(_TakesOver):
         if sd['stage'] > self.learn.stage: self.learn.start_epoch = self.learn.n_epoch
         else: self.write(0, 0)
 
+    def _tell_processes(self, sd, n):
+        "Say so if another number of processes than `n` wrote the file"
+        m = 1 + len(sd.get('other_processes', ()))
+        if m != n and is_main_process():
+            self._warn(f"{self.file} holds the random numbers of {m} process{'es'*(m > 1)}, and now there "
+                       f"{'are' if n > 1 else 'is'} {n}: the first goes on with its own, any others with new "
+                       "ones, made from these and their rank, so dropout and the like draw otherwise "
+                       "than they would have")
+
     def restore(self):
         "Take everything over from the file; nothing is changed if it is another training's"
         sd, learn = safe_load(self.file, self.device), self.learn
@@ -486,9 +522,11 @@ class _ReadsCheckpoint(_TakesOver):
         if sd['stage'] != learn.stage: return self._skip_or_begin_stage(sd)
         with learn._take_whole(self.file, self._keep_memories()):
             _check_sizes(sd)
+            sd = _random_of(sd, *_our_place(learn))
             self._check(sd)
             self._take(sd)
         self._resumed = sd
+        self._tell_processes(sd, _our_place(learn)[1])
         if sd['ended']:
             self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
 
@@ -533,11 +571,19 @@ class Checkpoint(_ReadsCheckpoint):
         self.every = None if every is None else check_count('every', every)
         self._warned = set()
 
+    def _is_there(self):
+        "Is there a file to resume from? An error if only some of our processes see it"
+        seen = _gather(self.learn, self.file.exists())
+        if any(seen) and not all(seen):
+            raise ValueError(f"process {seen.index(True)} sees the checkpoint {self.file}, and process "
+                             f"{seen.index(False)} does not: copy it to where all machines see it")
+        return seen[0]
+
     def begin_fit(self):
         self._resumed = self._epoch_random = self._loader = None
         self._at_begin = {**_layers_state(self.model)[1], **_learner_state(self.learn)[1]}
         self._settings = checkpoint_settings(self.learn, self._others())
-        if self.resume and self.file.exists(): self.restore()
+        if self.resume and self._is_there(): self.restore()
         else:
             if is_main_process(): back_up_interrupted(self.file)
             self.write(0, 0)

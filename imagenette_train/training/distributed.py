@@ -113,9 +113,14 @@ class _DividedTraining(Callback):
         if self.device.type == 'cuda': self.kwargs.setdefault('device_ids', [self.device])
         self.replica = _Replica(self.bare, **self.kwargs)
 
-    def _compare(self, mine):
+    def gather(self, mine): # anything that can be pickled
+        "What all processes bring here, in their order"
         everyone = [None]*self.world_size
         dist.all_gather_object(everyone, mine)
+        return everyone
+
+    def _compare(self, mine):
+        everyone = self.gather(mine)
         for k in mine:
             if any(o[k] != mine[k] for o in everyone):
                 values = ', '.join(str(o[k]) for o in everyone)
@@ -124,7 +129,7 @@ class _DividedTraining(Callback):
 
     def begin_train(self):
         self.learn.train_mode() # layers that were put into evaluation by hand stay there
-        self.learn.model, self.first = self.replica, True
+        self.learn.model = self.replica
         dl = self.dls.train
         told = [(get_rng_state(), get_loader_state(dl))] if self.rank == 0 else [None]
         dist.broadcast_object_list(told)
@@ -135,8 +140,9 @@ class _DividedTraining(Callback):
 
     def begin_batch(self):
         if not self.training: return
-        if self.first and self.rank: set_seed(int(torch.randint(2**31, ())) + self.rank)
-        self.first, self.learn.n_items = False, self.share.n_all
+        # not where an epoch is resumed: there the checkpoint has brought the random numbers of each
+        if self.rank and not self.iter: set_seed(int(torch.randint(2**31, ())) + self.rank)
+        self.learn.n_items = self.share.n_all
 
     def before_backward(self):
         ours = self.loss*(self.share.n*self.world_size/self.share.n_all)
