@@ -124,8 +124,8 @@ def learner_attr(cb, # a callback
     if k.startswith('__'): raise AttributeError(f"{cb.name} has no attribute {k!r}")
     if 'learn' not in cb.__dict__:
         raise AttributeError(f"{cb.name} has no attribute {k!r}, and it was not given to a Learner yet")
-    own = getattr(type(cb), k, None)
-    if isinstance(own, property): return own.fget(cb) # it failed: its own error says more than ours
+    for o in (cb, cb.learn): # a property that failed: its own error says more than ours
+        if isinstance(own := getattr(type(o), k, None), property): return own.fget(o)
     try: return getattr(cb.learn, k)
     except AttributeError:
         raise AttributeError(f"neither {cb.name} nor its Learner has an attribute {k!r}") from None

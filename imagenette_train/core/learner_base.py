@@ -448,12 +448,28 @@ def _batch_norm_hint(learn, said):
             "drop_last=True, or another batch size")
 
 # %% ../../nbs/core/learner_base.ipynb #96a92127
+def _backward_hint(learn, said):
+    "The loss cannot be differentiated"
+    loss = learn.loss
+    if "attribute 'backward'" in said:
+        return f"the loss function returned a {type(loss).__name__}: let it return a tensor, the loss alone"
+    if 'only for scalar outputs' in said:
+        return (f"the loss has shape {tuple(loss.shape)}, a number for each item: let the loss function "
+                "return their mean, with reduction='mean' or .mean()")
+    if 'does not require grad' not in said: return
+    if not torch.is_grad_enabled():
+        return "gradients are switched off: call fit outside of torch.no_grad() or torch.inference_mode()"
+    return ("no parameter has a part in this loss: is something on the way cut off by .detach(), .item(), "
+            "torch.no_grad() or argmax?")
+
 def _add_error_hint(learn, e):
     "Add to one of the commonest errors what is probably behind it"
     if not isinstance(e, (RuntimeError, ValueError, TypeError, IndexError, AttributeError)): return
     said = str(e)
-    hints = (f(learn, said) for f in (_dtype_hint, _input_hint, _output_hint, _batch_norm_hint))
+    hints = (f(learn, said) for f in _error_hints)
     if hint := next((h for h in hints if h), None): add_note(e, f"({hint})")
+
+_error_hints = _dtype_hint, _input_hint, _output_hint, _batch_norm_hint, _backward_hint
 
 # %% ../../nbs/core/learner_base.ipynb #4b6ef240
 def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
@@ -597,6 +613,12 @@ def check_metrics(metrics): # a metric, several of them, or None
     return ms
 
 # %% ../../nbs/core/learner_base.ipynb #92602c59
+def _check_dls(dls):
+    "An error if `dls` cannot be what a Learner trains on"
+    if dls is None or hasattr(dls, 'train'): return # without data a model can still be looked at
+    raise TypeError(f"dls is a {type(dls).__name__}: give DataLoaders(train, valid), of two loaders or lists "
+                    "of batches; valid may be None")
+
 def _frozen_norms(model):
     "The norm layers that keep statistics and whose parameters are frozen"
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
@@ -621,6 +643,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
                  train_bn=True, # train norm layers in frozen groups?
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is
+        _check_dls(dls)
         if device is None: device = next((p.device for p in model.parameters()), 'cpu')
         self.dls, self.model = dls, model.to(device)
         self.opt_func = type(self).default_opt if opt_func is None else opt_func
