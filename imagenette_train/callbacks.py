@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Callback', 'Learner', 'TrainEvalCallback', 'accuracy', 'error_rate', 'Recorder', 'TerminateOnNaNCallback',
-           'ModelResetter', 'RNNRegularizer']
+           'ModelResetter']
 
 # %% ../nbs/04_callbacks.ipynb #d6a1047b
 import time
@@ -38,7 +38,7 @@ class Callback:
     def __repr__(self): return self.name
     def __getattr__(self, k): return learner_attr(self, k)
     def __setattr__(self, k, v):
-        warn_if_shadowing(self, k)
+        if k not in self.__dict__: warn_if_shadowing(self, k)
         super().__setattr__(k, v)
 
 # %% ../nbs/04_callbacks.ipynb #3d597c04
@@ -46,7 +46,7 @@ class Learner(BaseLearner):
     "A model, its data and its loss, and the loop that trains it by calling callbacks"
     def one_batch(self, b): # what the loader yields: a tuple whose last entry is the target
         "Predict, compare, differentiate, step: the four steps, with the events between them"
-        self.pred = self.loss = None
+        self.pred = self.loss = self.cancelled_in = None
         try:
             self._split(b)
             self('begin_batch')
@@ -149,7 +149,7 @@ def error_rate(pred, yb): # as `accuracy`
 
 # %% ../nbs/04_callbacks.ipynb #6ba32995
 class Recorder(Callback):
-    "Keeps the losses and hypers of every training batch and a row of figures for every epoch"
+    "Keeps losses and hyper-parameters of every training batch, and one row of metrics per epoch"
     run_after = TrainEvalCallback
     def __init__(self, beta=0.98): # of the smoothed training loss
         self.beta = beta
@@ -164,7 +164,7 @@ class Recorder(Callback):
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
-    _counts = _skipped = False
+    _skipped = False # was this batch cancelled before the backward pass?
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
         self._valid = MetricAccumulator(self.metrics)
@@ -173,12 +173,11 @@ class Recorder(Callback):
         self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
-    def before_backward(self): self._counts = True
-    def after_cancel_batch(self): self._skipped = not self._counts # nothing was learnt from this batch
+    def after_cancel_batch(self): self._skipped = self.cancelled_in in ('after_loss', 'before_backward')
     def after_batch(self):
         learn, skipped = self.learn, self._skipped
-        self._counts = self._skipped = False # of the next one
-        if learn.loss is None or skipped: return
+        if skipped: self._skipped = False # of the next one
+        if skipped or learn.loss is None: return
         if not learn.training: return self._valid.add(learn)
         if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number
@@ -227,7 +226,7 @@ def validate(self:Learner,
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 class TerminateOnNaNCallback(Callback):
-    "Ends training when the loss or a gradient is NaN or infinite, before it does harm, and says where"
+    "Ends training when the loss or a gradient is NaN or infinite, before the weights change, and says where"
     run_before = Recorder
     def before_backward(self): self.after_batch()
     def after_batch(self):
@@ -244,22 +243,3 @@ class ModelResetter(Callback):
     "Calls the model's `reset` before each epoch's training and before its validation"
     def begin_train(self):    self.model.reset()
     def begin_validate(self): self.model.reset()
-
-# %% ../nbs/04_callbacks.ipynb #3260eccd
-class RNNRegularizer(Callback):
-    "Activation regularisation and temporal activation regularisation (Merity, McCann and Socher, 2017)"
-    def __init__(self,
-                 alpha=0., # weight of AR, the mean square of the (dropped-out) output of the last layer
-                 beta=0.): # weight of TAR, the mean square of the output's change from one step to the next
-        self.alpha, self.beta = alpha, beta
-
-    def after_pred(self): # outputs: one per layer, of shape (batch, time, hidden)
-        self.learn.pred, *self._outs = self.pred
-
-    def after_loss(self):
-        (*_, h), (*_, dropped) = self._outs
-        self._outs = None # they hold on to the whole graph
-        if not self.training: return
-        if self.alpha: self.learn.loss = self.loss + self.alpha * dropped.float().pow(2).mean()
-        if self.beta and h.shape[1] > 1:
-            self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()

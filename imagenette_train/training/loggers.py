@@ -18,7 +18,7 @@ from ..callbacks import *
 
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
 class CSVLogger(Callback):
-    "Writes the Recorder's table to a file, row by row; a training that is resumed goes on in it"
+    "Writes the Recorder's table to a file, row by row; a resumed run is appended"
     run_after, run_outside_fit, free_on_resume = Recorder, False, ('file', 'append')
     def __init__(self,
                  file='history.csv', # where to
@@ -85,7 +85,7 @@ class TensorBoardLogger(Callback):
 
 # %% ../../nbs/training/loggers.ipynb #cba9a2f9
 class LogCallback(Callback):
-    "Hands every epoch's row, and training losses and rates, to an experiment tracker"
+    "Passes each epoch's row, and training losses and rates, to an experiment tracker"
     run_after, run_outside_fit = Recorder, False
     def __init__(self,
                  log, # called as `log({name: number}, step=batches so far)`, such as `wandb.log`
@@ -123,7 +123,7 @@ def _numeric_columns(rows):
 
 @patch
 def plot_metrics(self:Recorder):
-    "Draw the losses and every metric, epoch by epoch; gives the axes"
+    "Plot the losses and every metric, epoch by epoch; return the axes"
     import matplotlib.pyplot as plt
     rows = self.history
     if not rows: raise ValueError("there is nothing to draw yet: call fit first")

@@ -8,6 +8,7 @@ __all__ = ['annealer', 'SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly
 
 # %% ../../nbs/training/schedule.ipynb #f5d6a928
 import inspect, math
+from bisect import bisect
 from functools import partial, wraps
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -25,7 +26,7 @@ class _Schedule:
     def __repr__(self): return f"{self.make.__name__}({', '.join(map(repr, self.args))})"
 
 def annealer(f): # a formula: the ends, or whatever shapes it, and last `pct`, 0 to 1
-    "Make the formula `f` a function of its ends, which gives a schedule: a function of `pct`"
+    "Turn the formula `f` into a function of its ends that returns a schedule: a function of `pct`"
     *ends, _ = inspect.signature(f).parameters.values()
     signature = inspect.Signature(ends)
     @wraps(f)
@@ -78,7 +79,7 @@ def combine_scheds(pcts, # share of training for each schedule, together 1
 
 def _in_turn(pcts, ends, scheds, pct):
     "The schedule whose turn it is at `pct`, at its own share"
-    i = next((i for i,e in enumerate(ends) if pct < e), len(scheds)-1)
+    i = min(bisect(ends, pct), len(scheds)-1)
     return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
 
 # %% ../../nbs/training/schedule.ipynb #c076d981
@@ -89,7 +90,7 @@ def combined_cos(pct_start, # share of the way up
 
 # %% ../../nbs/training/schedule.ipynb #38116180
 class ParamScheduler(Callback):
-    "Sets hypers before each training batch, by schedules of `pct_train`; after the fit they are put back"
+    "Sets hyper-parameters before each batch by schedules of `pct_train`; restores them after the fit"
     run_after, run_before, run_outside_fit = TrainEvalCallback, Recorder, False
     # dict: name of a hyper -> function of 0..1 that gives its value (or a list, one per group)
     def __init__(self, scheds):
@@ -157,7 +158,7 @@ def fit_one_cycle(self:Learner,
 @patch
 def plot_sched(self:Recorder,
                keys=None): # names of hypers; None: all that were scheduled
-    "Draw the hypers that were scheduled in the last fit"
+    "Plot the hyper-parameters that were scheduled in the last fit"
     import matplotlib.pyplot as plt
     hps = {k:v for k,v in self.hps.items() if keys is None or k in keys} or {'lr': self.lrs}
     fig,axs = plt.subplots(1, len(hps), figsize=(4.5*len(hps), 3), squeeze=False)

@@ -66,7 +66,7 @@ def _why_not(path, e):
 
 def decode_image(file, # path, or a PIL image
                  min_side): # length of the shorter side of the result, pixels
-    "An image in RGB, turned as its camera says, as an array (height, width, 3) of uint8"
+    "An image in RGB, rotated as its EXIF tag says, as an array (height, width, 3) of uint8"
     from PIL import ImageOps
     ours = isinstance(file, (str, os.PathLike))
     if ours: check_is_file(file)

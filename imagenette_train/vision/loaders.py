@@ -61,7 +61,7 @@ class ImageLoader:
 # %% ../../nbs/vision/loaders.ipynb #bb9d42aa
 def oversample_classes(pics, # `ImageCache`
                        seed=0): # of which images come once more, where the numbers do not divide
-    "The same images, each of a rarer class several times; every class has then as many as the largest one"
+    "Repeat the images of rarer classes until every class has as many as the largest one"
     rng, y = np.random.default_rng(seed), pics.y.numpy()
     if y.dtype.kind == 'f' or hasattr(pics, 'masks'):
         raise ValueError("oversample=True is for classes, and these targets are none")

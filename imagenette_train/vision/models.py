@@ -177,7 +177,7 @@ def create_model(arch, # function that makes a network of torchvision, or the na
     return net
 
 def model_config(model): # any network
-    "What `create_model` noted in `model`; None if it is of other make"
+    "The configuration that `create_model` stored in `model`; None if it was made otherwise"
     config = getattr(model, 'config', None) # other libraries' models may have a `config`, too
     return config if isinstance(config, dict) and {'library', 'end', 'stats'} <= config.keys() else None
 
