@@ -38,7 +38,7 @@ class Callback:
     def __repr__(self): return self.name
     def __getattr__(self, k): return learner_attr(self, k)
     def __setattr__(self, k, v):
-        warn_if_shadowing(self, k)
+        if k not in self.__dict__: warn_if_shadowing(self, k)
         super().__setattr__(k, v)
 
 # %% ../nbs/04_callbacks.ipynb #3d597c04
@@ -46,7 +46,7 @@ class Learner(BaseLearner):
     "A model, its data and its loss, and the loop that trains it by calling callbacks"
     def one_batch(self, b): # what the loader yields: a tuple whose last entry is the target
         "Predict, compare, differentiate, step: the four steps, with the events between them"
-        self.pred = self.loss = None
+        self.pred = self.loss = self.cancelled_in = None
         try:
             self._split(b)
             self('begin_batch')
@@ -164,7 +164,7 @@ class Recorder(Callback):
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
-    _counts = _skipped = False
+    _skipped = False # was this batch cancelled before the backward pass?
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
         self._valid = MetricAccumulator(self.metrics)
@@ -173,12 +173,11 @@ class Recorder(Callback):
         self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
-    def before_backward(self): self._counts = True
-    def after_cancel_batch(self): self._skipped = not self._counts # nothing was learnt from this batch
+    def after_cancel_batch(self): self._skipped = self.cancelled_in in ('after_loss', 'before_backward')
     def after_batch(self):
         learn, skipped = self.learn, self._skipped
-        self._counts = self._skipped = False # of the next one
-        if learn.loss is None or skipped: return
+        if skipped: self._skipped = False # of the next one
+        if skipped or learn.loss is None: return
         if not learn.training: return self._valid.add(learn)
         if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number

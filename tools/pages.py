@@ -137,7 +137,8 @@ def label(cell, refs, here):
     "What marks a definition: its name, to which others link; its entry in the reference; its source"
     text = ''.join(cell['outputs'][0]['data']['text/markdown'])
     name = re.search(r'^###+ (.*)$', text, re.M)[1].strip()
-    link, entry = re.search(r'\[source\]\(([^)]*)\)', text), refs.known.get(name)
+    link, entry = re.search(r'\[source\]\(([^)]*)\)', text), refs.named(name, here)
+    if entry: name = entry.name
     shown = f'<b>{html.escape(name)}</b>'
     if entry: shown += f' · <a href="{seen_from(page_of(entry.module), here)}#{entry.anchor}">reference</a>'
     if link: shown += f' · <a href="{link[1]}">source</a>'
@@ -313,7 +314,7 @@ def faults(processed):
 
 def main():
     asked = [a for a in sys.argv[1:] if not a.startswith('--')]
-    names = {n: p for n,p in page_names().items() if not asked or n in asked}
+    names = {n: p for n,p in page_names().items() if not asked or n in (*asked, 'index')}
     if set(asked) - set(names): sys.exit(f"no notebook {', '.join(set(asked) - set(names))} in nbs/")
     processed = process_all([p for p in notebooks() if name_of(p) in names])
     errors = faults(processed)

@@ -50,6 +50,8 @@ def page_of(module):
 
 def is_public(name): return not any(part.startswith('_') for part in name.split('.'))
 
+def is_foreign(obj): return callable(obj) and not getattr(obj, '__module__', lib).startswith(lib)
+
 def found_at(module, name):
     "What `name` (a class's attribute, too) is, as it is stored: a class method stays one"
     obj, *rest = name.split('.')
@@ -69,11 +71,11 @@ def entries():
         if module == f'{lib}.all': continue
         constants = {n: notebook for n in getattr(loaded, '__all__', ()) if n not in pages}
         for name,page in {**pages, **constants}.items():
-            obj, part = found_at(loaded, name), name.partition('.')[2]
-            foreign = callable(obj) and not getattr(obj, '__module__', lib).startswith(lib)
+            obj, (top, _, part) = found_at(loaded, name), name.partition('.')
+            internal = top in pages and top not in getattr(loaded, '__all__', ())
             # an event that a callback hears is told with its class
-            if not is_public(name) or foreign or part in events: continue
-            found.append(Entry(module, name, obj, page))
+            if is_public(name) and not (is_foreign(obj) or internal or part in events):
+                found.append(Entry(module, name, obj, page))
     return found
 
 class Shown(str):
@@ -144,6 +146,10 @@ class Reference:
     def __init__(self):
         self.entries = entries()
         self.known = {e.name: e for e in self.entries}
+    def named(self, name, page):
+        "The entry that page `page` calls `name`: of a method that is a context manager, nbdev says no class"
+        same = (e for e in self.entries if e.bare == name and e.page.startswith(f'{page}.html'))
+        return self.known.get(name) or next(same, None)
     def modules(self, order):
         "Modules and their entries, in the order of the pages of their notebooks"
         by = {}

@@ -165,12 +165,12 @@ def split_batch(b, # what a loader yields
                 n_inp=None, # how many entries are inputs; None: all but the last
                 target=None): # key or keys of the targets, if `b` is a dict; None: the first of `target_keys`
     "Batch `b` as `(xb, xkw, yb)`: inputs by place, inputs by name, targets"
-    if isinstance(b, Mapping):
-        keys = _target_keys_of(b, target)
-        return (), {k: v for k,v in b.items() if k not in keys}, tuple(b[k] for k in keys)
-    if not isinstance(b, (tuple, list)): return (b,), {}, ()
-    n = max(1, len(b)-1) if n_inp is None else n_inp
-    return tuple(b[:n]), {}, tuple(b[n:])
+    if isinstance(b, (tuple, list)):
+        n = max(1, len(b)-1) if n_inp is None else n_inp
+        return tuple(b[:n]), {}, tuple(b[n:])
+    if not isinstance(b, Mapping): return (b,), {}, ()
+    keys = _target_keys_of(b, target)
+    return (), {k: v for k,v in b.items() if k not in keys}, tuple(b[k] for k in keys)
 
 def _target_keys_of(b, target):
     "The keys of the targets in dict `b`"

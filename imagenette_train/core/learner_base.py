@@ -234,7 +234,7 @@ class _Events:
 
     def _handle_cancel(self, name, e, f, rest):
         "Function `f` of a callback raised `e` in event `name`: raise it for the loop, if it cancels anything"
-        cancels = [(e, f)]
+        self.cancelled_in, cancels = name, [(e, f)]
         for g in rest if name in closing_events else ():
             try: g()
             except CancelException as o: cancels.append((o, g))
@@ -561,8 +561,9 @@ class _State:
         self.smooth_loss, self.lr_find_curve = None, None
         # is a fit running; which part of a training of several fits is it; who hears nothing of a trial run
         self.fitting, self.stage, self._silent, self._own_wd = False, 0, [], None
-        # the event that is being heard: its functions, an iterator of those to come, and the event around it
-        self._running = ()
+        # the event that is being heard: its functions, an iterator of those to come, and the event around it;
+        # the event in which a callback cancelled, since the batch began
+        self._running, self.cancelled_in = (), None
         # fits and questions that have begun; who has yet to hear `cleanup_fit`
         self._scopes, self._to_clean_up = [], []
         # layers that stay in evaluation: somebody put them there; or they are frozen
@@ -654,7 +655,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
 
     def _split(self, b):
         "Take batch `b` apart, on the device: inputs `xb` (and `xkw`, by name) and targets `yb`"
-        whole = type(b) not in (tuple, list)
-        b = to_device(b, self.device) if whole else [to_device(o, self.device) for o in b]
-        how = (getattr(self.dls, k, None) for k in ('n_inp', 'target'))
-        self.xb, self.xkw, self.yb = split_batch(b, *how)
+        device, dls = self.device, self.dls # looked up once: this runs for every batch
+        b = [to_device(o, device) for o in b] if type(b) in (tuple, list) else to_device(b, device)
+        n_inp, target = getattr(dls, 'n_inp', None), getattr(dls, 'target', None)
+        self.xb, self.xkw, self.yb = split_batch(b, n_inp, target)

@@ -117,12 +117,6 @@ class _HyperChecks(_HyperNames):
         return check_hyper(name, v, self._names_read[-1].get(name))
 
 # %% ../../nbs/core/param_groups.ipynb #aa6a0da6
-def _are_usual(vs, low, end):
-    "Are `vs` plain numbers from `low` up to but not including `end`?"
-    for v in vs:
-        if type(v) is not float or not low <= v < end: return False
-    return True
-
 class _Hypers(_HyperChecks):
     "The part of an optimizer that sets its hypers"
     def group_values(self,
@@ -156,14 +150,15 @@ class _Hypers(_HyperChecks):
 
     def _set_usual(self, hypers):
         "Set plain numbers within their bounds, as a schedule does in every batch; False: look closer"
-        (cbs, bounds), n = self._usual, len(self.hypers)
-        same_cbs = len(cbs) == len(self.cbs) and all(map(operator.is_, cbs, self.cbs))
-        if not same_cbs or any(self._notes): return False
-        spread = [(name, v if type(v) is list else [v]*n) for name,v in hypers.items()]
-        for name,vs in spread:
-            if len(vs) != n or not _are_usual(vs, *bounds.get(name, (0., 0.))): return False
-        for name,vs in spread:
-            for hyper,v in zip(self.hypers, vs): hyper[name] = v
+        (cbs, bounds), groups = self._usual, self.hypers
+        if tuple(self.cbs) != cbs or any(self._notes): return False
+        for name,v in hypers.items():
+            low,end = bounds.get(name, (0., 0.))
+            for o in v if type(v) is list and len(v) == len(groups) else (v,):
+                if type(o) is not float or not low <= o < end: return False
+        for name,v in hypers.items():
+            if type(v) is float: v = [v]*len(groups)
+            for group,o in zip(groups, v): group[name] = o
         return True
 
     def set_hyper(self,

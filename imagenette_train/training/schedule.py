@@ -8,6 +8,7 @@ __all__ = ['annealer', 'SchedLin', 'SchedCos', 'SchedNo', 'SchedExp', 'SchedPoly
 
 # %% ../../nbs/training/schedule.ipynb #f5d6a928
 import inspect, math
+from bisect import bisect
 from functools import partial, wraps
 from fastcore.basics import patch
 from fastcore.meta import delegates
@@ -78,7 +79,7 @@ def combine_scheds(pcts, # share of training for each schedule, together 1
 
 def _in_turn(pcts, ends, scheds, pct):
     "The schedule whose turn it is at `pct`, at its own share"
-    i = next((i for i,e in enumerate(ends) if pct < e), len(scheds)-1)
+    i = min(bisect(ends, pct), len(scheds)-1)
     return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
 
 # %% ../../nbs/training/schedule.ipynb #c076d981
