@@ -95,7 +95,8 @@ def compile_kernel(prog, # a `TracedStep`
                    like, # tensors like those that it will get (p, g, state): their dtypes and device
                    factors): # factors to try it with
     "The compiled sweep, called as `f(p, g, *state, factors)`, all flat; None if it cannot be compiled"
-    key = (prog.source, *(t.dtype for t in like), like[0].device, prog.along and like[0].ndim)
+    single = [t.ndim == 0 for t in like] # state that is one number
+    key = (prog.source, *(t.dtype for t in like), *single, like[0].device, prog.along and like[0].ndim)
     if key in _kernels: return _kernels[key]
     error = None
     for quick in (True, False):
@@ -105,6 +106,7 @@ def compile_kernel(prog, # a `TracedStep`
             # how a sum is split may depend on lengths, which PyTorch's checks look at
             bare = not prog.along and (not prog.whole or like[0].is_cpu)
             f = _Kernel(prog.tensors_graph, len(factors), bare)
+            f.single = single
             trusted = {'cpp.vec_isa_ok': True} if quick else {}
             # (from the cache of whole graphs we would not see the bare sweep; kernels have their own cache)
             with (config.patch({'compile_threads': 1, **_simd_options(), **trusted}),
@@ -213,7 +215,8 @@ def _call_whole(k, prog, factors, on_device, *ts):
     "Kernel `k` on one parameter, gradient and state; uncompiled, if they lie in memory in different ways"
     p = ts[0]
     if prog.along: fits = 1 not in p.shape and all(t.is_contiguous() for t in ts)
-    else: fits = all(t.ndim == 0 or t.stride() == p.stride() for t in ts)
+    else: fits = all(t.ndim == 0 if one else (t.shape, t.stride()) == (p.shape, p.stride())
+                     for t,one in zip(ts, k.single))
     if not fits: prog.tensors(*ts, factors)
     elif prog.along: k(*ts, on_device)
     else: k(*map(_flat, ts), on_device)

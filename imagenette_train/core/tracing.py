@@ -314,9 +314,10 @@ def check_traced_step(prog, # a `TracedStep`
     names, (trials, last_state) = ', '.join(map(cb_name, prog.cbs)), _two_trials(prog, state, hyper, shape)
     _, factors, new = prog.numbers(*({**state, **hyper}[k] for k in prog.number_names))
     for got,want in trials:
-        prog.tensors(*got, factors)
+        try: prog.tensors(*got, factors)
+        except RuntimeError as e: raise TraceError(f"written down, {names} do not run ({e})") from e
         for name,a,b in zip(['p', 'p.grad', *prog.tensor_names], got, want):
-            if not torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True):
+            if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True):
                 raise TraceError(f"written down and run in one sweep, {names} give another {name}")
     for name,v in [*zip(prog.new_numbers, new), *prog.fixed.items()]:
         if last_state[name] != v: raise TraceError(f"written down, {names} give another {name}")
