@@ -13,6 +13,7 @@ from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from .messages import *
 from .batches import *
 from .events import *
@@ -29,11 +30,19 @@ _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 # %% ../../nbs/core/learner_base.ipynb #c7c28b0e
 def norm_and_bias_params(model): # any module
-    "Yields `(parameter, is it of a norm layer?)` for norm layers and for the biases of all others"
+    "Yields `(parameter, is it of a norm layer?)` for norm layers, for the biases and vectors of all others"
     for m in model.modules():
+        norm = _is_norm(m)
         for name,p in m.named_parameters(recurse=False):
-            if isinstance(m, _norms): yield p, True
-            elif 'bias' in name: yield p, False
+            if norm or 'bias' in name or _is_vector(p): yield p, norm
+
+def _is_vector(p): return not is_lazy(p) and p.ndim < 2
+
+def _is_norm(m):
+    "A norm layer by its class; or a small layer of your own with nothing but vectors, such as LLaMA's RMSNorm"
+    if isinstance(m, _norms): return True
+    known = type(m).__module__.startswith('torch.') or [*m.children()]
+    return not known and bool(m._parameters) and all(map(_is_vector, m.parameters()))
 
 # %% ../../nbs/core/learner_base.ipynb #342c3140
 def _entering_frame():
@@ -616,7 +625,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
                  splitter=trainable_params, # model -> parameters, as a list or as a list of groups
                  wd=None, # weight decay; None leaves the optimizer's own
-                 wd_bn_bias=False, # decay norm layers and biases, too?
+                 wd_bn_bias=False, # decay norm layers, biases and other vectors, too?
                  train_bn=True, # train norm layers in frozen groups?
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is

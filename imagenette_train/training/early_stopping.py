@@ -47,7 +47,8 @@ class TrackerCallback(Callback):
         if self.mode is None:
             raise ValueError(f"{self.name}: is a lower or a higher {self.monitor!r} better? "
                              "Say mode='min' or mode='max'")
-        self.best, self.is_best = None, False
+        self.is_best = False
+        if self.learn.stage < 2: self.best = None # the second part of one training must beat the first
 
     def after_epoch(self):
         v = self.recorder.values[-1][self.column] if self.recorder.values else None
@@ -65,7 +66,7 @@ class EarlyStopping(TrackerCallback):
                  patience=3, # epochs without an improvement, the last of them included
                  mode=None, min_delta=0.): # as in `TrackerCallback`
         super().__init__(monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = check_count('patience', patience)
     def after_epoch(self):
         super().after_epoch()
         if self.waited >= self.patience: raise CancelFitException
@@ -103,7 +104,7 @@ class ReduceLROnPlateau(TrackerCallback):
                  mode=None, min_delta=0.): # as in `TrackerCallback`
         super().__init__(monitor, mode, min_delta)
         if not 0 < factor < 1: raise ValueError(f"factor={factor} must be between 0 and 1")
-        self.patience, self.factor, self.min_lr = patience, factor, min_lr
+        self.patience, self.factor, self.min_lr = check_count('patience', patience), factor, min_lr
     def begin_fit(self):
         super().begin_fit()
         if any('lr' in getattr(cb, 'scheds', ()) for cb in self.cbs):
