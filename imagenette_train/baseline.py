@@ -75,4 +75,5 @@ def profile_learner(profile, # a `Profile`
                     dls, # what `profile_data` gave
                     **kwargs): # passed to `get_learner`
     "The chapter's learner at the size of `profile`"
-    return get_learner(dls, _archs[profile.arch], **kwargs)
+    learn = get_learner(dls, _archs[profile.arch], **kwargs)
+    return learn.to_fp32() if profile.precision == 'float32' else learn

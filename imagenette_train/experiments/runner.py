@@ -35,11 +35,15 @@ class Profile:
     n_epoch: int = 3
     n_per_class: tuple | None = None # images of each class, (train, val); None: all
     aug: tuple = () # what `Augment` is given beyond its defaults, as pairs
+    precision: str | None = None # 'float32': on every device; None: half precision where it is fast
+    hold_out: int | None = None # a sweep holds out one in so many training images; None: one in ten
 
 _flip_and_crop = (('rotate', 0.), ('zoom', 1.), ('warp', 0.), ('max_lighting', 0.))
 profiles = dict(
     chapter = Profile('chapter'),
     quick   = Profile('quick', 'resnet18', 80, 64, 64, n_per_class=(600, 200), aug=_flip_and_crop),
+    small   = Profile('small', 'resnet18', 60, 48, 32, n_per_class=(320, 200), aug=_flip_and_crop,
+                      precision='float32', hold_out=4),
     smoke   = Profile('smoke', 'resnet18', 40, 32, 32, n_per_class=(10, 4)))
 
 # %% ../../nbs/experiments/runner.ipynb #888e78df
@@ -148,10 +152,13 @@ def timed_fit(learn, # a Learner, about to train
                 **recording_time(learn))
 
 # %% ../../nbs/experiments/runner.ipynb #afc6ddb4
+_later_fields = 'precision', 'hold_out' # not in older results; left out where they say nothing
+
 def result_key(plan, # an `ExperimentPlan`
                seed): # of weights, batches and augmentation
     "What identifies a result, besides what was trained; a dict"
-    return dict(profile=asdict(plan.profile), seed=seed, device=plan.device.type, data=dataset_info(plan.dls))
+    profile = {k: v for k,v in asdict(plan.profile).items() if v is not None or k not in _later_fields}
+    return dict(profile=profile, seed=seed, device=plan.device.type, data=dataset_info(plan.dls))
 
 # %% ../../nbs/experiments/runner.ipynb #eab1fa76
 class _BatchClock(Callback):

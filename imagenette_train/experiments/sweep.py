@@ -101,8 +101,8 @@ def next_runs(accs, # what is known, as for `best_k`
 
 # %% ../../nbs/experiments/sweep.ipynb #6f3893b4
 def hold_out_dls(dls, # what `profile_data` gave
-                 every=10): # hold out every so many images of each class
-    "`DataLoaders` that train on nine tenths of the training images and validate on the others"
+                 every=10): # hold out one in so many images of each class
+    "`DataLoaders` that train on all but the held-out training images, and validate on these"
     dl, val = dls.train, dls.valid
     images = list(enumerate(dl.pics.y.tolist()))
     train,held = (dl.pics.subset([i for i,_ in part]) for part in split_hold_out(images, every))
@@ -168,7 +168,7 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     "Find each optimizer's best learning rate; an interrupted call resumes where it stopped"
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
     plan = ExperimentPlan(contenders, 'contender', names, profile, path, device, seeds, out, 'sweep-')
-    valid, plan.dls = plan.dls.valid, hold_out_dls(plan.dls)
+    valid, plan.dls = plan.dls.valid, hold_out_dls(plan.dls, plan.profile.hold_out or 10)
     names = list(dict.fromkeys(name for _,name in plan.todo))
     for n in sorted({1, seeds}): # every curve first, then the seeds
         for name in names: _search(plan, valid, name, n, retrain and n == 1, partial(print, flush=True))
