@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from .messages import *
 from .batches import *
 from .events import *
+from .hypers import *
 from .metrics import *
 from .renamed import *
 from .tasks import *
@@ -39,7 +40,7 @@ def norm_and_bias_params(model): # any module
 def _is_vector(p): return not is_lazy(p) and p.ndim < 2
 
 def _is_norm(m):
-    "A norm layer by its class; or a small layer of your own with nothing but vectors, such as LLaMA's RMSNorm"
+    "A norm layer by its class; or a layer of your own that has vectors only, such as LLaMA's RMSNorm"
     if isinstance(m, _norms): return True
     known = type(m).__module__.startswith('torch.') or [*m.children()]
     return not known and bool(m._parameters) and all(map(_is_vector, m.parameters()))
@@ -610,6 +611,19 @@ def _frozen_norms(model):
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
 
+# %% ../../nbs/core/learner_base.ipynb #dafac9c0
+def _described(learn):
+    "What `learn` is made of, a line for each part"
+    ps, name = [p for p in learn.model.parameters() if not is_lazy(p)], type(learn.model).__name__
+    n, trained = (f'{sum(p.numel() for p in o):,}' for o in (ps, [p for p in ps if p.requires_grad]))
+    opt = f"{cb_name(learn.opt_func)}, made when a fit begins"
+    if learn.opt is not None: opt = f"{cb_name(learn.opt_func)}, {pluralize(len(learn.opt.hypers), 'group')}"
+    parts = dict(model=f"{name}, {n} parameters" + (f", {trained} of them trained" if trained != n else ''),
+                 data=learn.dls, loss=cb_name(learn.loss_func), optimizer=f"{opt}, lr {learn.lr}",
+                 metrics=', '.join(metric_names(learn.metrics)) or 'none',
+                 callbacks=', '.join(cb.name for cb in learn.cbs), device=learn.device)
+    return '\n'.join([type(learn).__name__, *(f'  {k:<10} {v}' for k,v in parts.items())])
+
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
 class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
     "What a Learner is given, and the callbacks that it calls"
@@ -641,6 +655,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         self._add_first_cbs(listify(cbs))
 
     def __getattr__(self, k): return old_attr(self, k) # what was called otherwise in version 0.1
+    def __repr__(self): return _described(self) if 'cbs' in vars(self) else super().__repr__()
 
     def _modules(self):
         "The modules that belong to a training: the model and, if it is one, the loss"

@@ -61,6 +61,7 @@ class TrackerCallback(Callback):
 # %% ../../nbs/training/early_stopping.ipynb #a56c75a4
 class EarlyStopping(TrackerCallback):
     "Ends training when `monitor` has not improved for `patience` epochs"
+    free_on_resume = ('patience',) # when a training is resumed
     def __init__(self,
                  monitor='valid_loss', # a column of the table
                  patience=3, # epochs without an improvement, the last of them included

@@ -19,7 +19,7 @@ from ..callbacks import *
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
 class CSVLogger(Callback):
     "Writes the Recorder's table to a file, row by row; a training that is resumed goes on in it"
-    run_after, run_outside_fit, free_on_resume = Recorder, False, ('file', 'append')
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  file='history.csv', # where to
                  append=False): # add to a file that is there (else start anew)?
@@ -54,7 +54,7 @@ class CSVLogger(Callback):
 # %% ../../nbs/training/loggers.ipynb #8f19d216
 class TensorBoardLogger(Callback):
     "Writes losses and hypers of each batch, and the table's row of each epoch, for TensorBoard"
-    run_after, run_outside_fit, free_on_resume = Recorder, False, ('log_dir', 'every')
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  log_dir='runs', # folder
                  every=1): # write every so many training batches
@@ -94,7 +94,7 @@ class TensorBoardLogger(Callback):
 # %% ../../nbs/training/loggers.ipynb #cba9a2f9
 class LogCallback(Callback):
     "Hands every epoch's row, and training losses and rates, to an experiment tracker"
-    run_after, run_outside_fit = Recorder, False
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  log, # called as `log({name: number}, step=batches so far)`, such as `wandb.log`
                  every=50): # training batches between two losses; None: epochs only

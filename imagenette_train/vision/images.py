@@ -189,6 +189,6 @@ def cache_images(files, # list of `(path, class number)`
             atomic_write_text(idx, json.dumps(dict(sizes=sizes, checksum=_checksum(raw, sizes))))
         except OSError as e:
             if e.errno not in disk_full_errnos: raise
-            raise _disk_full(e, d, len(files)*min_side*min_side*4 >> 20) from None
+            raise _disk_full(e, d, max(1, len(files)*min_side*min_side*4 >> 20)) from None
         finally: bar.close()
     return ImageCache(raw, sizes, [k for _,k in files], [Path(f) for f,_ in files])

@@ -124,8 +124,8 @@ def _no_image(item):
     if hasattr(item, 'dtype'): what += f" of {item.dtype} and shape {tuple(item.shape)}"
     prepared = isinstance(item, (torch.Tensor, tuple, list))
     more = ". Batches that are prepared already are for get_preds" if prepared else ''
-    return TypeError(f"{what} is no image: give a path, the bytes of a file, an open file, a PIL image, or an "
-                     f"array (height, width, 3) or (height, width) of uint8{more}")
+    return TypeError(f"{what} is no image: give a path, the bytes of a file, an open file, a PIL image, or "
+                     f"an array (height, width, 3) or (height, width) of uint8{more}")
 
 def _as_image(item):
     "What `decode_image` takes, of whatever may stand for an image; an error if it does not"
