@@ -9,6 +9,7 @@ __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', '
 import math, warnings
 from pathlib import Path
 from ..core.messages import *
+from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
 from .saving import *
@@ -41,7 +42,7 @@ class TrackerCallback(Callback):
         if self.monitor not in names:
             hint = suggest_name(self.monitor, names)
             raise ValueError(f"{watches}, and the table has: {', '.join(names)}.{hint}")
-        if self.monitor != 'train_loss' and self.dls.valid is None:
+        if self.monitor != 'train_loss' and (self.dls.valid is None or not n_batches(self.dls.valid)):
             warnings.warn(f"{watches}, which is never known without a validation set: it will do nothing")
         self.column, self.waited = names.index(self.monitor), 0
         if self.mode is None:
@@ -53,6 +54,9 @@ class TrackerCallback(Callback):
     def after_epoch(self):
         v = self.recorder.values[-1][self.column] if self.recorder.values else None
         if v is None: return
+        if isinstance(v, list):
+            raise ValueError(f"{self.name} watches {self.monitor!r}, which gives {len(v)} figures: make a "
+                             "metric of the one that matters")
         gain = math.inf if self.best is None else self.best - v if self.mode == 'min' else v - self.best
         self.is_best = not math.isnan(v) and gain > self.min_delta
         if self.is_best: self.best, self.waited = v, 0
