@@ -348,7 +348,7 @@ class _CallbackMemories(Callback):
         states = []
         for cb in self._others():
             state, lost = callback_state(cb)
-            states.append(dict(state, optional=_is_optional(cb)))
+            states.append(dict(state, optional=True) if _is_optional(cb) else state)
             if lost:
                 self._warn(f"a checkpoint cannot keep {cb.name}.{first_few(lost)}: after a resume it begins "
                            "anew. Give it a state_dict of plain data and a load_state_dict, "
