@@ -252,6 +252,7 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
     resume_settings = ("", "gives what decides the rest of a training, as a dict of plain values: compared "
                            "instead of the arguments"),
     free_on_resume = ("`()`", "names of arguments that may differ in a resumed training, such as a log's"),
+    optional_on_resume = ("`False`", "it only watches: when a training is resumed, it may join or leave"),
     restore = ("", "takes a training over, as `Checkpoint` does; `resume=True` needs somebody who has it"),
     progress_label = ("", "set in `__init__`: a text and a number of batches, which the progress bar shows "
                           "instead of the epochs"),

@@ -13,9 +13,11 @@ from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from .messages import *
 from .batches import *
 from .events import *
+from .hypers import *
 from .metrics import *
 from .renamed import *
 from .tasks import *
@@ -29,11 +31,19 @@ _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 # %% ../../nbs/core/learner_base.ipynb #c7c28b0e
 def norm_and_bias_params(model): # any module
-    "Yields `(parameter, is it of a norm layer?)` for norm layers and for the biases of all others"
+    "Yields `(parameter, is it of a norm layer?)` for norm layers, for the biases and vectors of all others"
     for m in model.modules():
+        norm = _is_norm(m)
         for name,p in m.named_parameters(recurse=False):
-            if isinstance(m, _norms): yield p, True
-            elif 'bias' in name: yield p, False
+            if norm or 'bias' in name or _is_vector(p): yield p, norm
+
+def _is_vector(p): return not is_lazy(p) and p.ndim < 2
+
+def _is_norm(m):
+    "A norm layer by its class; or a layer of your own that has vectors only, such as LLaMA's RMSNorm"
+    if isinstance(m, _norms): return True
+    known = type(m).__module__.startswith('torch.') or [*m.children()]
+    return not known and bool(m._parameters) and all(map(_is_vector, m.parameters()))
 
 # %% ../../nbs/core/learner_base.ipynb #342c3140
 def _entering_frame():
@@ -624,6 +634,19 @@ def _frozen_norms(model):
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
 
+# %% ../../nbs/core/learner_base.ipynb #dafac9c0
+def _described(learn):
+    "What `learn` is made of, a line for each part"
+    ps, name = [p for p in learn.model.parameters() if not is_lazy(p)], type(learn.model).__name__
+    n, trained = (f'{sum(p.numel() for p in o):,}' for o in (ps, [p for p in ps if p.requires_grad]))
+    opt = f"{cb_name(learn.opt_func)}, made when a fit begins"
+    if learn.opt is not None: opt = f"{cb_name(learn.opt_func)}, {pluralize(len(learn.opt.hypers), 'group')}"
+    parts = dict(model=f"{name}, {n} parameters" + (f", {trained} of them trained" if trained != n else ''),
+                 data=learn.dls, loss=cb_name(learn.loss_func), optimizer=f"{opt}, lr {learn.lr}",
+                 metrics=', '.join(metric_names(learn.metrics)) or 'none',
+                 callbacks=', '.join(cb.name for cb in learn.cbs), device=learn.device)
+    return '\n'.join([type(learn).__name__, *(f'  {k:<10} {v}' for k,v in parts.items())])
+
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
 class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
     "What a Learner is given, and the callbacks that it calls"
@@ -639,7 +662,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
                  splitter=trainable_params, # model -> parameters, as a list or as a list of groups
                  wd=None, # weight decay; None leaves the optimizer's own
-                 wd_bn_bias=False, # decay norm layers and biases, too?
+                 wd_bn_bias=False, # decay norm layers, biases and other vectors, too?
                  train_bn=True, # train norm layers in frozen groups?
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is
@@ -656,6 +679,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         self._add_first_cbs(listify(cbs))
 
     def __getattr__(self, k): return old_attr(self, k) # what was called otherwise in version 0.1
+    def __repr__(self): return _described(self) if 'cbs' in vars(self) else super().__repr__()
 
     def _modules(self):
         "The modules that belong to a training: the model and, if it is one, the loss"
