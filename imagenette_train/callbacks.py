@@ -159,7 +159,7 @@ class Recorder(Callback):
         self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
 
     def begin_fit(self):
-        self._reset()
+        if self.learn.stage < 2: self._reset() # else it is the second part of one training
         self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
@@ -196,7 +196,7 @@ class Recorder(Callback):
     def after_epoch(self):
         self.values.append([self.train_loss, *self.compute()])
         self.seconds.append(time.perf_counter() - self._t0)
-        self.row = [self.epoch, *self.values[-1], format_time(self.seconds[-1])]
+        self.row = [len(self.values)-1, *self.values[-1], format_time(self.seconds[-1])]
         if self.logger is not None and is_main_process(): self.logger(self.row)
 
     def cleanup_fit(self):
@@ -220,6 +220,7 @@ def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Evaluate the model: return validation loss and metrics in table order, without training or recording"
+    if dl is None and self.dls.valid is None: raise ValueError("no validation set: give validate(dl) batches")
     with self.preserve_state(cbs):
         self._do_validate(dl)
         return self.recorder.compute()

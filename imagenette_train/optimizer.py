@@ -50,7 +50,7 @@ class Optimizer(BaseOptimizer):
 @patch
 def _step_param(self:Optimizer, p, state, hyper):
     "Call every callback for parameter `p`, and write what it returns into `state`"
-    for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **hyper}))
+    for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **self.shared, **hyper}))
 
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape

@@ -44,14 +44,31 @@ def difficult():
     def branch(p, lr, wd=0., do_wd=True, **kwargs):
         if do_wd and wd > 0.05: p.data.mul_(1 - lr*wd)
     def centred(p, lr, **kwargs): p.data.sub_(lr*(p.grad.data - p.grad.data.mean()))
-    return {f.__name__: f for f in (keeps_gradient, halves_gradient, branch, centred)}
+    def by_rows(p, lr, rows=None, **kwargs):
+        new = p.grad.data.abs().mean(dim=-1, keepdim=True) if p.ndim > 1 else p.grad.data.norm()
+        rows = new.clone() if rows is None else rows.lerp_(new, 0.5)
+        p.data.sub_(p.grad.data*rows, alpha=lr)
+        return dict(rows=rows)
+    def shrinks(p, lr, grad_size=0., **kwargs): p.data.mul_(1 - lr*min(1., grad_size))
+    def by_all(params, states, grad_size=0., lr=0., **kwargs):
+        return dict(grad_size=0.5*grad_size + sum(p.grad.abs().sum() for p in params) + len(states))
+    by_all.all_params = True
+    fs = keeps_gradient, halves_gradient, branch, centred, by_rows, shrinks, by_all
+    return {f.__name__: f for f in fs}
 
 def extras(env): return {**outside(env), **difficult()}
+
+def grad_norm(params, norm=None, **kwargs):
+    return dict(norm=torch.stack([p.grad.norm() for p in params]).norm())
+grad_norm.all_params = True
+def clip_by_norm(p, norm, max_norm, **kwargs): p.grad.mul_(min(1., max_norm/(norm + 1e-6)))
 
 l2 = dict(wd=0.1, decouple_wd=False)
 recipes = dict(SGD=SGD, momentum=partial(SGD, mom=0.9, wd=0.1), SGD_l2=partial(SGD, mom=0.9, **l2),
                RMSProp=partial(RMSProp, mom=0.9), Adam=Adam, Adam_l2=partial(Adam, **l2), AMSGrad=AMSGrad,
-               Lion=Lion, NAdam=NAdam, CautiousAdam=CautiousAdam, AdaBelief=AdaBelief, LAMB=LAMB)
+               Lion=Lion, NAdam=NAdam, CautiousAdam=CautiousAdam, AdaBelief=AdaBelief, LAMB=LAMB, LARC=LARC,
+               Adafactor=Adafactor, Prodigy=partial(Prodigy, d0=0.01), clipped=partial(
+                   Optimizer, cbs=[grad_norm, clip_by_norm, average_grad, momentum_step], max_norm=1.))
 
 # --- parameters: shapes, and how they lie in memory
 
@@ -140,9 +157,11 @@ def new_gradient(p, gen, in_place):
 def snapshot(opt, ps):
     "Copies of everything that a step may change"
     keep = lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else v
-    return [{'p': keep(p), 'grad': keep(p.grad), **{k: keep(v) for k,v in opt.state[p].items()}} for p in ps]
+    each = [{'p': keep(p), 'grad': keep(p.grad), **{k: keep(v) for k,v in opt.state[p].items()}} for p in ps]
+    return [*each, dict(opt.shared)]
 
 def differ(a, b, tol):
+    if type(a) is type(b) is float: a, b = map(torch.tensor, (a, b))
     if not isinstance(a, torch.Tensor): return a != b
     if a.shape != b.shape or a.dtype != b.dtype: return True
     return not torch.allclose(a, b, rtol=tol, atol=tol, equal_nan=True)

@@ -407,9 +407,9 @@ def table():
     print(f"{len(notebooks())} notebooks, {len(top_entries())} entries at the top; {len(known)} modules, "
           f"{len(arrows)} imports; {len(names)} names in all\n", flush=True)
 
-def report(check):
-    "Print what `check` finds; was anything wrong?"
-    wrong = check()
+def report(check, wrong=None):
+    "Print what `check` finds, or has found (`wrong`); was anything wrong?"
+    if wrong is None: wrong = check()
     print(f"{'FAILED' if wrong else 'ok':>7}  {check.__doc__}", *wrong, sep='\n           ', flush=True)
     return bool(wrong)
 

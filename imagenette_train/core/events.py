@@ -124,8 +124,8 @@ def learner_attr(cb, # a callback
     if k.startswith('__'): raise AttributeError(f"{cb.name} has no attribute {k!r}")
     if 'learn' not in cb.__dict__:
         raise AttributeError(f"{cb.name} has no attribute {k!r}, and it was not given to a Learner yet")
-    own = getattr(type(cb), k, None)
-    if isinstance(own, property): return own.fget(cb) # it failed: its own error says more than ours
+    for o in (cb, cb.learn): # a property that failed: its own error says more than ours
+        if isinstance(own := getattr(type(o), k, None), property): return own.fget(o)
     try: return getattr(cb.learn, k)
     except AttributeError:
         raise AttributeError(f"neither {cb.name} nor its Learner has an attribute {k!r}") from None
@@ -252,6 +252,7 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
     resume_settings = ("", "gives what decides the rest of a training, as a dict of plain values: compared "
                            "instead of the arguments"),
     free_on_resume = ("`()`", "names of arguments that may differ in a resumed training, such as a log's"),
+    optional_on_resume = ("`False`", "it only watches: when a training is resumed, it may join or leave"),
     restore = ("", "takes a training over, as `Checkpoint` does; `resume=True` needs somebody who has it"),
     progress_label = ("", "set in `__init__`: a text and a number of batches, which the progress bar shows "
                           "instead of the epochs"),

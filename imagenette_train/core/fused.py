@@ -15,7 +15,7 @@ from .guards import *
 from .hypers import *
 from .param_groups import *
 from .tracing import *
-from .tracing import _StateIncomplete, _check_not_whole, _is_num
+from .tracing import _StateIncomplete, _check_not_whole, _is_num, _shape_of
 
 # %% ../../nbs/core/fused.ipynb #5b110004
 _kernels = {} # those that were compiled in this process
@@ -31,11 +31,11 @@ _probe = 2**18 # elements of the tensors that a kernel is compiled and tried wit
 # %% ../../nbs/core/fused.ipynb #4b409f8e
 class _Kernel:
     "A compiled sweep for flat tensors of any length from 2 on"
-    def __init__(self, graph, n_factors):
+    def __init__(self, graph, n_factors, bare=True): # `bare`: may it be called without PyTorch's checks?
         self.names = [n.name for n in graph.nodes if n.op == 'placeholder']
         self.n_factors, self.direct = n_factors, None
-        sweep = type(fx.GraphModule({}, graph)).forward
-        compiled = torch.compile(sweep, dynamic=True, fullgraph=True, backend=self._compile)
+        sweep, backend = type(fx.GraphModule({}, graph)).forward, self._compile if bare else 'inductor'
+        compiled = torch.compile(sweep, dynamic=True, fullgraph=True, backend=backend)
         self.checked = partial(compiled, None)
 
     def _compile(self, gm, inputs):
@@ -63,11 +63,18 @@ class _Kernel:
         if self.direct is None or n >= 2**31: self.checked(*ts)
         else: self.direct(list(self.pick((*ts, n, self.n_factors))))
 
+# %% ../../nbs/core/fused.ipynb #8bf32ace
+def _probe_shapes(prog, like):
+    "Shapes of the tensors that a kernel is tried with: rows or, along dimensions, no two of a length"
+    if not prog.along: return [(_probe,) if t.ndim else (1,) for t in like]
+    n, first = like[0].ndim, round(_probe**(1/like[0].ndim))
+    return [_shape_of(t, range(first, first+n)) for t in like]
+
 # %% ../../nbs/core/fused.ipynb #34ea9d08
 def _try_kernel(f, prog, like, factors):
     "Run kernel `f` (which compiles it) and the plain program on the same numbers; an error if they differ"
     gen = torch.Generator().manual_seed(0)
-    want = [(torch.rand(_probe, generator=gen) + 0.5).to(t) for t in like]
+    want = [(torch.rand(s, generator=gen) + 0.5).to(t) for s,t in zip(_probe_shapes(prog, like), like)]
     tries = [[t.clone() for t in want] for _ in range(2)]
     for ts in tries: f(*ts, _factor_tensor(factors, like[0])) # the first compiles, the second calls directly
     prog.tensors(*want, factors)
@@ -88,14 +95,18 @@ def compile_kernel(prog, # a `TracedStep`
                    like, # tensors like those that it will get (p, g, state): their dtypes and device
                    factors): # factors to try it with
     "The compiled sweep, called as `f(p, g, *state, factors)`, all flat; None if it cannot be compiled"
-    key = (prog.source, *(t.dtype for t in like), like[0].device)
+    single = [t.ndim == 0 for t in like] # state that is one number
+    key = (prog.source, *(t.dtype for t in like), *single, like[0].device, prog.along and like[0].ndim)
     if key in _kernels: return _kernels[key]
     error = None
     for quick in (True, False):
         try:
             from torch._inductor import config
             from torch._functorch import config as aot
-            f = _Kernel(prog.tensors_graph, len(factors))
+            # how a sum is split may depend on lengths, which PyTorch's checks look at
+            bare = not prog.along and (not prog.whole or like[0].is_cpu)
+            f = _Kernel(prog.tensors_graph, len(factors), bare)
+            f.single = single
             trusted = {'cpp.vec_isa_ok': True} if quick else {}
             # (from the cache of whole graphs we would not see the bare sweep; kernels have their own cache)
             with (config.patch({'compile_threads': 1, **_simd_options(), **trusted}),
@@ -193,26 +204,55 @@ class _Packed:
         if buf.is_cpu and flat is not None: torch.cat(flat, out=buf)
         else: torch._foreach_copy_(views, ts)
 
+# %% ../../nbs/core/fused.ipynb #1324634f
+class _Whole:
+    "One tensor that is stepped in its own shape"
+    def __init__(self, p, state, names): self.param, self.state, self.names = p, state, names
+    def run(self, f, writes_grad):
+        f(self.param.data, self.param.grad.data, *(self.state[k] for k in self.names))
+
+def _call_whole(k, prog, factors, on_device, *ts):
+    "Kernel `k` on one parameter, gradient and state; uncompiled, if they lie in memory in different ways"
+    p = ts[0]
+    if prog.along: fits = 1 not in p.shape and all(t.is_contiguous() for t in ts)
+    else: fits = all(t.ndim == 0 if one else (t.shape, t.stride()) == (p.shape, p.stride())
+                     for t,one in zip(ts, k.single))
+    if not fits: prog.tensors(*ts, factors)
+    elif prog.along: k(*ts, on_device)
+    else: k(*map(_flat, ts), on_device)
+
+# %% ../../nbs/core/fused.ipynb #16f0f1dc
+def _check_shapes(prog, p, state):
+    "An error unless the tensors in `state` have the shape of `p`, or that of a sum over it"
+    for k,v in state.items():
+        if not isinstance(v, torch.Tensor) or v.shape == p.shape: continue
+        if prog.whole and v.ndim in (0, p.ndim) and v.shape == _shape_of(v, p.shape): continue
+        raise TraceError(f"{', '.join(map(cb_name, prog.cbs))} keep a state {k!r} of shape "
+                         f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
+
 # %% ../../nbs/core/fused.ipynb #0e8aaa36
 class _Programs:
     "The part of a fused step that finds the program for a kind of parameter"
-    def _program(self, state, hyper):
-        "The program for this state and hypers, and what its numbers come to; None if the state is incomplete"
+    def _program(self, p, state, hyper):
+        "The program for `p`, and what its numbers come to; None if the state is incomplete"
         progs, entries = self.programs.setdefault(_key(state, hyper), []), {**state, **hyper}
         for prog in progs:
+            if prog.ndim not in (None, p.ndim): continue
             try: guards, factors, new = prog.numbers(*(entries[k] for k in prog.number_names))
             except ArithmeticError: continue # numbers of another branch
             if list(map(bool, guards)) == prog.guards: return prog, factors, new
         if len(progs) == 8:
             raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} decide by numbers in more than 8 ways")
         if self.guards is None: # looked at before they are called, in case they count their calls
-            _check_not_whole(self.opt.cbs)
-            self.guards = Guards(self.opt.cbs)
-        try: prog = TracedStep(self.opt.cbs, state, hyper)
+            _check_not_whole(self.opt._each)
+            self.guards = Guards(self.opt._each)
+        try: prog = TracedStep(self.opt._each, state, hyper, p.ndim)
         except _StateIncomplete: return None
-        check_traced_step(prog, state, hyper)
+        _check_shapes(prog, p, state)
+        check_traced_step(prog, state, hyper, p.shape)
         progs.append(prog)
-        return self._program(state, hyper)
+        self.by_ndim = self.by_ndim or prog.ndim is not None
+        return self._program(p, state, hyper)
 
     def _retrace(self):
         "Something that the callbacks read outside themselves has changed: begin anew, a few times"
@@ -228,10 +268,12 @@ class _Lots:
     def _lay_out(self, ps, hyper):
         "The parameters `ps`, all of one kind, in lots; None before their state is complete"
         state = self.opt.state
-        found = self._program(state[ps[0]], hyper)
+        found = self._program(ps[0], state[ps[0]], hyper)
         if found is None: return None
+        for p in ps: _check_shapes(found[0], p, state[p])
         names, (large, small) = found[0].tensor_names, self._sort(ps)
-        lots = [_Single(p, state[p], names) for p in large]
+        if found[0].whole: lots, small = [_Whole(p, state[p], names) for p in ps], []
+        else: lots = [_Single(p, state[p], names) for p in large]
         lots += [_Packed(qs, [state[p] for p in qs], names, self._staging(qs[0])) for qs in small]
         return _ParamKind(ps, [state[p] for p in ps], names, lots)
 
@@ -299,27 +341,22 @@ class _Plans:
     "The part of a fused step that sorts parameters into kinds"
     def _plan(self, ps, hyper):
         "Sorts the parameters `ps` into those that kernels step, and the rest"
-        alike, kinds, rest, final = {}, [], [], True
+        alike, kinds, rest, final, by_ndim = {}, [], [], True, self.by_ndim
         shared = _sharing_memory(self.opt)
         for p in ps:
             state = self.opt.state[p]
-            self._check_state(p, state)
+            move_state_to(state, p)
             numbers = [v for v in state.values() if _is_num(v)]
             if not _fits_kernel(p) or id(p) in shared: rest.append(p)
-            else: alike.setdefault((_key(state, hyper), *numbers, p.dtype, p.device), []).append(p)
+            else:
+                kind = _key(state, hyper), *numbers, p.dtype, p.device, self.by_ndim and p.ndim
+                alike.setdefault(kind, []).append(p)
         for qs in alike.values():
             kind = self._lay_out(qs, hyper)
             if kind is None: rest, final = rest+qs, False
             else: kinds.append(kind)
+        if self.by_ndim != by_ndim: return self._plan(ps, hyper) # a callback has asked for it
         return SimpleNamespace(ps=ps, kinds=kinds, rest=rest, final=final, hyper_key=_key({}, hyper))
-
-    def _check_state(self, p, state):
-        "Move the state of `p` to its device; an error unless its tensors have the shape of `p`"
-        for k,v in state.items():
-            if isinstance(v, torch.Tensor) and v.shape != p.shape:
-                raise TraceError(f"{', '.join(map(cb_name, self.opt.cbs))} keep a state {k!r} of shape "
-                                 f"{tuple(v.shape)} for a parameter of shape {tuple(p.shape)}")
-        move_state_to(state, p)
 
 # %% ../../nbs/core/fused.ipynb #58899606
 def _state_unchanged(states, names, held, fixed):
@@ -376,6 +413,7 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         self.mode = _fused_mode(opt)
         self.plans, self.programs, self.buffers = {}, {}, {}
         self.guards, self.retraced = None, 0 # `Guards`, as soon as there is a program
+        self.by_ndim = False # does it matter to the callbacks how many dimensions a parameter has?
         self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
 
     def __call__(self):
@@ -392,8 +430,9 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
 
     def _prepare(self):
         "What to call for each kind, and the parameters that are stepped one by one"
-        jobs, rest = [], []
+        jobs, rest, shared = [], [], self.opt.shared
         for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
+            if shared: hyper = {**shared, **hyper}
             ps = [p for p in pg if p.grad is not None]
             plan = self.plans.get(i)
             if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
@@ -402,14 +441,21 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         if any(writes_grad for *_,writes_grad in jobs): _check_grads(self.opt)
         return jobs, rest
 
+    def _compiled(self, prog, kind, factors):
+        "The compiled sweep for parameters of `kind`; None if it cannot be compiled"
+        for p,state in zip(kind.ps, kind.states):
+            if prog.along and 1 in p.shape: continue # it does not say which dimensions its state has
+            return compile_kernel(prog, [p, p.grad, *(state[k] for k in prog.tensor_names)], factors)
+
     def _prepare_kind(self, kind, hyper):
         "What to call for the lots of `kind`, its new numbers, and whether gradients are written"
         p, state = kind.ps[0], kind.states[0]
-        prog, factors, new = self._program(state, hyper)
-        like = [p, p.grad, *(state[n] for n in prog.tensor_names)]
-        k = None if self.mode == 'flat' else compile_kernel(prog, like, factors)
-        if k is None: f = partial(_chunked, prog, factors)
-        else: f = partial(_call_with_factors, k, _factor_tensor(factors, p))
+        prog, factors, new = self._program(p, state, hyper)
+        k = None if self.mode == 'flat' else self._compiled(prog, kind, factors)
+        if k is None: f = partial(_call_with_factors, prog.tensors) if prog.whole else partial(_chunked, prog)
+        elif prog.whole: f = partial(_call_whole, k, prog, factors)
+        else: f = partial(_call_with_factors, k)
+        f = partial(f, factors if k is None else _factor_tensor(factors, p))
         return f, {**dict(zip(prog.new_numbers, new)), **prog.fixed}, prog.writes_grad
 
 # %% ../../nbs/core/fused.ipynb #b7a76976

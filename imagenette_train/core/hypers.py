@@ -31,10 +31,13 @@ def _signature(cb):
     ps = list(inspect.signature(cb).parameters.values())
     return {o.name: o for o in ps[1:] if o.kind in (o.POSITIONAL_OR_KEYWORD, o.KEYWORD_ONLY)}
 
+def _needs_all(cb): return getattr(_inner(cb), 'all_params', False)
+
 def cb_args(cb): # optimizer callback
     "The arguments that `cb` takes by name, as in `inspect.signature`; the parameter itself is not among them"
-    if isinstance(cb, Hashable): return _signature(cb)
-    return _signature.__wrapped__(cb) # a plain dataclass cannot be cached
+    # a plain dataclass cannot be cached
+    args = _signature(cb) if isinstance(cb, Hashable) else _signature.__wrapped__(cb)
+    return {k: arg for k,arg in args.items() if k != 'states'} if _needs_all(cb) else args
 
 # %% ../../nbs/core/hypers.ipynb #c094e0e9
 def _carried(cb, attr):

@@ -42,21 +42,27 @@ def _sync_folder(folder):
 
 # %% ../../nbs/core/io.ipynb #9b588155
 def _lock(folder, wait=False):
-    "Lock `folder` until this process ends or closes what this returns; None if that cannot be done"
+    "Lock `folder` until this process ends or closes what this returns; None if the system cannot do that"
     if fcntl is None: return
     try: fd = os.open(folder, os.O_DIRECTORY)
     except OSError: return
     try: fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError: os.close(fd)
+    except OSError as e:
+        os.close(fd)
+        if isinstance(e, BlockingIOError): raise # another process has it
     else: return fd
 
 def _unlock(fd):
     if fd is not None: os.close(fd)
 
 @contextmanager
-def lock_dir(folder): # that is there
+def lock_dir(folder, # that is there
+             wait=True): # False: an error if another process has it
     "One process at a time is in this block; the others wait (where the system has no locks, they do not)"
-    fd = _lock(folder, wait=True)
+    try: fd = _lock(folder, wait)
+    except BlockingIOError as e:
+        what = "another process is at work in this folder: wait until it ends, or give another folder"
+        raise BlockingIOError(e.errno, what, str(folder)) from None
     try: yield
     finally: _unlock(fd)
 
@@ -64,7 +70,9 @@ def lock_dir(folder): # that is there
 def _remove_stale_parts(dest):
     "Remove what killed processes have left beside `dest`: a living one holds the lock"
     for part in dest.parent.glob(f'{glob.escape(dest.name)}.{"[0-9a-f]"*16}.part'):
-        if (fd := _lock(part)) is None: continue
+        try: fd = _lock(part)
+        except BlockingIOError: continue
+        if fd is None: continue
         shutil.rmtree(part, ignore_errors=True)
         _unlock(fd)
 

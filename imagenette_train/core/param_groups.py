@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from .messages import *
 from .hypers import *
-from .hypers import _carried, _fits_in_file, _in_our_names, _inner, _is_note, _our_names
-from .hypers import _synonyms, _update, _usual_bounds
+from .hypers import _carried, _fits_in_file, _in_our_names, _inner, _is_note, _needs_all
+from .hypers import _our_names, _plain_number, _synonyms, _update, _usual_bounds
 
 # %% ../../nbs/core/param_groups.ipynb #57aa1f00
 def _check_param(p, i, seen):
@@ -78,10 +78,9 @@ def _names_of(cbs):
     "The hypers that callbacks take"
     return frozenset(['lr', *(n for cb in cbs for n in (*cb_args(cb), *cb_defaults(cb)))])
 
-def _raise_is_state(name, keeper):
+def _raise_is_state(name, keeper, where='for each parameter: see opt.state[p]'):
     "`name` was given as a hyper, and `keeper` keeps a state of that name"
-    raise TypeError(f"{name!r} is no hyper but a state, "
-                    f"which {keeper} keeps for each parameter: see opt.state[p]")
+    raise TypeError(f"{name!r} is no hyper but a state, which {keeper} keeps {where}")
 
 # %% ../../nbs/core/param_groups.ipynb #59d43725
 class _HyperNames:
@@ -107,6 +106,7 @@ class _HyperChecks(_HyperNames):
         "An error unless `name` is a hyper, one of those that are `known`"
         if name not in self.hypers[0] and any(name in state for state in self.state.values()):
             _raise_is_state(name, 'a callback')
+        if name in self.shared: _raise_is_state(name, 'a callback', 'for all parameters: see opt.shared')
         if name in known: return
         hint = suggest_name(name, {*known, *_synonyms(known)})
         raise TypeError(f"no callback of this optimizer takes the hyper {name!r}.{hint} "
@@ -223,7 +223,7 @@ def _call_with_hint(cb, p, given):
     "`cb(p, **given)`; if that fails for want of a name, an error that says which and what to do"
     try: return cb(p, **given)
     except (NotImplementedError, RuntimeError):
-        if p.grad is None or p.grad.layout is torch.strided: raise
+        if getattr(p, 'grad', None) is None or p.grad.layout is torch.strided: raise
         raise TypeError(f"{cb_name(cb)} cannot compute with the sparse gradient of a parameter of shape "
                         f"{tuple(p.shape)}: say nn.Embedding(..., sparse=False), or take SGD") from None
     except TypeError as e:
@@ -257,10 +257,41 @@ def _call_watched(cb, hypers, keeper, put_back, p, **given):
         raise
     return new
 
+# %% ../../nbs/core/param_groups.ipynb #503c10e9
+def _common_hypers(cb, hypers):
+    "The first group's of `hypers`; an error if groups differ in one that `cb` takes"
+    first, *others = hypers
+    for k in cb_args(cb):
+        if any(k in h and h[k] != first[k] for h in others):
+            raise ValueError(f"{cb_name(cb)} is called for all parameters, so it needs one {k!r}; "
+                             f"the groups have {', '.join(str(h[k]) for h in hypers)}")
+    return first
+
+# %% ../../nbs/core/param_groups.ipynb #6814eb95
+class _AllParams:
+    "The part of an optimizer that calls those callbacks first which need all parameters at once"
+    shared, _each = {}, () # what these keep; the callbacks that are called for each parameter
+
+    def _call_for_all(self):
+        "Call the callbacks that need all parameters; what they return is the shared state"
+        for_all = [cb for cb in self.cbs if _needs_all(cb)]
+        self._each = [cb for cb in self.cbs if not _needs_all(cb)] if for_all else self.cbs
+        todo = list(self.all_params(with_grad=True)) if for_all else []
+        if not todo: return
+        for p,_,state,_ in todo: move_state_to(state, p)
+        params, _, states, _ = map(list, zip(*todo))
+        shared, keeper = dict(self.shared), {}
+        for cb in for_all:
+            given = {'states': states, **shared, **_common_hypers(cb, self.hypers)}
+            new = _update({}, _call_with_hint(cb, params, given))
+            _check_kept_state(cb, new, self.hypers[0], keeper)
+            shared.update({k: _plain_number(v) for k,v in new.items()})
+        self.shared = shared
+
 # %% ../../nbs/core/param_groups.ipynb #d51ab25f
 def _kind_of(p): return p.ndim, p.grad.layout # one parameter of each kind is watched
 
-class _WatchedStep:
+class _WatchedStep(_AllParams):
     "The part of an optimizer that watches the first step of its callbacks"
     def _begin_step(self,
                     closure): # computes the loss again, as PyTorch's optimizers allow; or None
@@ -269,21 +300,24 @@ class _WatchedStep:
         if self._validated_for and self._validated is not self.cbs:
             seen = (self._validated_for.get(_kind_of(p)) for p,*_ in self.all_params(with_grad=True))
             if all(cbs is self.cbs for cbs in seen): self._validated = self.cbs
-        if closure is None: return
-        with torch.enable_grad(): return closure()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad(): loss = closure()
+        self._call_for_all()
+        return loss
 
     def _cbs_for(self,
                  p, # the parameter that comes next, with its
                  state): # state
         "The callbacks to call for `p`; watched, if it is their first parameter with its number of dimensions"
         if state: move_state_to(state, p)
-        return self.cbs if self._validated is self.cbs else self._watch(p, state)
+        return self._each if self._validated is self.cbs else self._watch(p, state)
 
     def _watch(self, p, state):
-        if self._validated_for.get(_kind_of(p)) is self.cbs: return self.cbs
-        put_back, keeper = _snapshot(p, state), {}
+        if self._validated_for.get(_kind_of(p)) is self.cbs: return self._each
+        put_back, keeper = _snapshot(p, state), dict.fromkeys(self.shared, 'a callback of all parameters')
         def watched():
-            for cb in self.cbs: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
+            for cb in self._each: yield partial(_call_watched, cb, self.hypers[0], keeper, put_back)
             self._validated_for[_kind_of(p)] = self.cbs # reached if nothing went wrong
         return watched()
 
@@ -343,15 +377,21 @@ def _is_alike(v, start):
     if _is_number(start): return _is_number(v) or isinstance(v, torch.Tensor)
     return _fits_in_file(v) and not (start is None and isinstance(v, str))
 
-def _check_statistic(k, v, p, kept_as, mine):
-    "An error unless `v` can be the state `k` of `p`; it is `mine` now, and a callback starts with `kept_as`"
-    start, any_shape = kept_as
+def _check_kind(k, v, start):
+    "An error unless `v` can be the state `k`, which a callback starts as `start`"
     if not _is_alike(v, start):
         raise ValueError(f"the state dict has {v!r} for the state {k!r}: was the file altered?")
     if _is_number(v) and not abs(v) < float('inf'):
         raise ValueError(f"the state dict has {k}={v}, which is not a finite number")
+
+def _check_statistic(k, v, p, kept_as, mine):
+    "An error unless `v` can be the state `k` of `p`; it is `mine` now, and a callback starts with `kept_as`"
+    start, any_shape = kept_as
+    _check_kind(k, v, start)
     shapes = (), p.shape, getattr(mine, 'shape', ())
     if not isinstance(v, torch.Tensor) or any_shape or v.shape in shapes: return
+    # as after a sum along some dimensions
+    if v.ndim == p.ndim and all(n in (1, m) for n,m in zip(v.shape, p.shape)): return
     raise ValueError(f"the state dict has a {k!r} of shape {tuple(v.shape)} for a parameter of shape "
                      f"{tuple(p.shape)}: was the file altered? (If a callback does keep it in that shape, "
                      "set the attribute whole_tensors = True of the callback)")
@@ -376,9 +416,17 @@ def _check_group_entries(opt, sd):
         try: opt._sort_options(o)
         except (TypeError, ValueError) as e: raise ValueError(f"the state dict's hypers: {e}") from None
 
+def _check_shared(opt, sd):
+    "An error unless the shared state in state dict `sd` can be one of `opt`"
+    shared, kept_as = sd.get('shared', {}), _kept_as(filter(_needs_all, opt.cbs))
+    if not isinstance(shared, dict):
+        raise ValueError("the state dict needs a dict under 'shared': was the file altered?")
+    for k,v in shared.items(): _check_kind(k, v, kept_as.get(k, (..., False))[0])
+
 def _check_statistics(opt, sd):
     "An error unless the callbacks of `opt` may have kept what is in state dict `sd`"
-    kept_as = _kept_as(opt.cbs) | dict.fromkeys(('do_wd', 'force_train'), (True, False))
+    each = [cb for cb in opt.cbs if not _needs_all(cb)]
+    kept_as = _kept_as(each) | dict.fromkeys(('do_wd', 'force_train'), (True, False))
     for (p,*_),state in zip(opt.all_params(), sd['state']):
         for k,v in state.items(): _check_statistic(k, v, p, kept_as.get(k, (..., False)), opt.state[p].get(k))
 
@@ -395,14 +443,14 @@ def check_state_dict(opt, # a `BaseOptimizer`
     if theirs != mine['cbs']:
         raise ValueError(f"the state dict was saved by an optimizer of {' + '.join(theirs)}, this one is "
                          f"{' + '.join(mine['cbs'])}: another optimizer?")
-    for check in (_check_lengths, _check_group_entries, _check_statistics): check(opt, sd)
+    for check in (_check_lengths, _check_group_entries, _check_shared, _check_statistics): check(opt, sd)
 
 # %% ../../nbs/core/param_groups.ipynb #c23b2da5
 class _StateDict:
     "The part of an optimizer that saves and loads what it remembers"
     def clear_state(self):
         "Delete all statistics; the flags `do_wd` and `force_train` stay"
-        flags = ('do_wd', 'force_train')
+        flags, self.shared = ('do_wd', 'force_train'), {}
         for p,_,state,_ in self.all_params(): self.state[p] = {k: state[k] for k in flags if k in state}
 
     def state_dict(self):
@@ -410,8 +458,9 @@ class _StateDict:
         states = [dict(state) for *_,state,_ in self.all_params()]
         shapes = [[tuple(p.shape) for p in pg] for pg in self.param_lists]
         dtypes = [str(p.dtype) for p,*_ in self.all_params()]
-        return dict(state=states, hypers=[dict(h) for h in self.hypers], shapes=shapes, dtypes=dtypes,
-                    notes=[dict(o) for o in self._notes], cbs=[cb_name(cb) for cb in self.cbs])
+        return dict(state=states, shared=dict(self.shared), hypers=[dict(h) for h in self.hypers],
+                    shapes=shapes, dtypes=dtypes, notes=[dict(o) for o in self._notes],
+                    cbs=[cb_name(cb) for cb in self.cbs])
 
     def load_state_dict(self,
                         sd): # what `state_dict` gave
@@ -424,6 +473,7 @@ class _StateDict:
             move_state_to(state, p)
             _cast_state(state, p, dtype)
         self._keep_dtypes()
+        self.shared = dict(sd.get('shared', {}))
         for mine,h in zip(self.hypers, sd['hypers']): mine.update(self._sort_options(h)[0])
         for mine,note in zip(self._notes, sd.get('notes', ())): mine.update(note)
 
@@ -513,7 +563,7 @@ class _Pickled:
     "The part of an optimizer that `pickle` and `deepcopy` ask"
     def __getstate__(self):
         # made again when needed; a scheduler wraps `step`; and a fit gives the closure
-        left_out = '_engine', '_names_read', 'step', 'closure'
+        left_out = '_engine', '_names_read', '_each', 'step', 'closure'
         return {k: v for k,v in self.__dict__.items() if k not in left_out}
     def __setstate__(self, d):
         self.__dict__.update(d)

@@ -19,16 +19,30 @@ from .rng import *
 class _StateIncomplete(Exception):
     "The callbacks have not made all of their state yet"
 
+# name of what makes one number of many -> which of its arguments says along which dimensions
+_reductions = dict(sum=1, mean=1, max=1, min=1, amax=1, amin=1, norm=2, linalg_vector_norm=2, numel=1)
+
 _any_shape = {'zeros_like', 'ones_like', 'empty_like', 'full_like', 'clone', 'detach', 'copy', 'to', 'float',
               'double', 'type_as', 'zero', 'fill', 'dtype', 'device'}
 
 # %% ../../nbs/core/tracing.ipynb #aa1dcf8e
 def _elementwise(name):
     "Does the operation of this name treat each element alone?"
+    if name in ('and_', 'or_'): return True # Python's `&` and `|`
     name = name.rstrip('_')
     if name in _any_shape or hasattr(operator, name) and name not in ('matmul', 'getitem'): return True
     op = getattr(torch.ops.aten, name, None)
     return op is not None and any(torch.Tag.pointwise in getattr(op, o).tags for o in op.overloads())
+
+# %% ../../nbs/core/tracing.ipynb #bc2b14be
+def _check_reduction(name, args, kwargs):
+    "Does the reduction `name` work along some dimensions? An error if these do not stay"
+    at = _reductions[name]
+    along = len(args) > at or not {'dim', 'axis'}.isdisjoint(kwargs)
+    stays = kwargs.get('keepdim', args[at+1] if len(args) > at+1 else False) is True
+    if along and (name in ('max', 'min') or not stays):
+        raise TraceError(f"uses {name} along a dimension: say keepdim=True, and amax or amin for max or min")
+    return along
 
 # %% ../../nbs/core/tracing.ipynb #29307d6d
 def _writes(node): return node.op == 'call_method' and node.target.endswith('_')
@@ -50,7 +64,8 @@ class _Sym(fx.Proxy):
 
     def __getattr__(self, k):
         if not self.is_tensor: return getattr(self.node.meta['value'], k)
-        if not _elementwise(k): raise TraceError(f"uses .{k}, for which it needs whole tensors")
+        if k == 'ndim': return self.tracer.ndim_of(self)
+        if k not in _reductions and not _elementwise(k): raise TraceError(f"uses .{k}, which a symbol lacks")
         return super().__getattr__(k)
 
     @property
@@ -82,6 +97,7 @@ class _Tracer(fx.Tracer):
     def __init__(self):
         super().__init__()
         self.graph, self.guards = fx.Graph(), []
+        self.whole, self.along, self.ndim, self.asked_ndim = False, False, 1, False
 
     def proxy(self, node): return _Sym(node, self)
 
@@ -93,13 +109,15 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind, target, args, kwargs, *rest, **kw):
         new = super().create_proxy(kind, target, args, kwargs, *rest, **kw)
-        node = new.node
+        node, name = new.node, getattr(target, '__name__', target)
         if all('value' in n.meta for n in node.all_input_nodes):
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta['value'])
             if kind == 'call_method': target, args = getattr(args[0], target), args[1:]
             node.meta['value'] = target(*args, **kwargs)
-        elif kind == 'call_function' and target is not getattr and not _elementwise(target.__name__):
-            raise TraceError(f"calls {target.__name__}, for which it needs whole tensors")
+        elif name in _reductions:
+            self.whole, self.along = True, _check_reduction(name, args, kwargs) or self.along
+        elif kind == 'call_function' and target is not getattr and not _elementwise(name):
+            raise TraceError(f"calls {name}, which symbols do not know")
         if _writes(node): _check_own_memory(_root(node), "writes to")
         if 'out' in kwargs: raise TraceError("writes to out=: use a method that ends in _")
         return new
@@ -108,6 +126,12 @@ class _Tracer(fx.Tracer):
         if _root(sym.node) is not self.p.node:
             raise TraceError("asks for the gradient of something that is not the parameter")
         return self.g
+
+    def ndim_of(self, sym):
+        if _root(sym.node) not in (self.p.node, self.g.node):
+            raise TraceError("asks for the ndim of something that is neither parameter nor gradient")
+        self.asked_ndim = True
+        return self.ndim
 
     def to_bool(self, sym):
         if sym.is_tensor: raise TraceError("decides by what a tensor holds")
@@ -160,7 +184,7 @@ class _SymbolicRun:
     "The part of a traced step that calls the callbacks on symbols"
     def _trace(self, state, hyper, entries):
         t = _Tracer()
-        t.p, t.g = t.given('p'), t.given('g')
+        t.p, t.g, t.ndim = t.given('p'), t.given('g'), self._given_ndim
         tensors = {k: t.given(k) for k in self.tensor_names}
         syms = {**tensors, **{k: t.given(k, value=entries[k]) for k in self.number_names}}
         new, hy = ({k: syms.get(k, v) for k,v in d.items()} for d in (state, hyper))
@@ -199,14 +223,17 @@ class TracedStep(_SymbolicRun):
     def __init__(self,
                  cbs, # optimizer callbacks
                  state, # state of a parameter, as it is after at least one step
-                 hyper): # the parameter's hypers
+                 hyper, # the parameter's hypers
+                 ndim=1): # its number of dimensions
         _check_not_whole(cbs)
-        self.cbs, entries = cbs, {**state, **hyper}
+        self.cbs, self._given_ndim, entries = cbs, ndim, {**state, **hyper}
         for k,v in entries.items(): _check_entry(k, v, k in hyper)
         self.tensor_names = [k for k,v in state.items() if isinstance(v, torch.Tensor)]
         self.number_names = [k for k,v in entries.items() if _is_num(v)]
         t = self._trace(state, hyper, entries)
         self.guards = [answer for _,answer in t.guards]
+        # does it need one parameter at a time? Along some of its dimensions? For one `ndim` only?
+        self.whole, self.along, self.ndim = t.whole or t.asked_ndim, t.along, ndim if t.asked_ndim else None
         self.writes_grad = any(_root(n) is t.g.node for n in t.graph.nodes if n is not t.g.node)
         self._numbers_part(t)
         self._tensors_part(t)
@@ -255,29 +282,42 @@ def param_with_grad(data, # its numbers, a tensor
     p.grad = grad
     return p
 
-def _eager(prog, state, hyper, n, rand):
-    "What the callbacks make of `n` random weights: tensors before, tensors after, the new state"
-    p = param_with_grad(rand(n), rand(n))
-    st = {k: rand(n) if isinstance(v, torch.Tensor) else v for k,v in state.items()}
+def _shape_of(v, shape):
+    "The shape of state `v` for a parameter of `shape`: dimensions of length 1 stay so"
+    return tuple(1 if n == 1 else m for n,m in zip(v.shape, shape))
+
+def _eager(prog, state, hyper, shape, rand):
+    "What the callbacks make of random weights of `shape`: tensors before, tensors after, the new state"
+    p, like = param_with_grad(rand(shape), rand(shape)), _shape_of if prog.whole else lambda v, shape: shape
+    st = {k: rand(like(v, shape)) if isinstance(v, torch.Tensor) else v for k,v in state.items()}
     tensors = lambda st: [p.data, p.grad, *(st[k] for k in prog.tensor_names)]
     before = [t.clone() for t in tensors(st)]
     for cb in prog.cbs: st = _update(st, cb(p, **{**st, **hyper}))
     return before, tensors(st), st
 
+def _two_trials(prog, state, hyper, shape):
+    "Tensors that `prog` may be given, and what is to become of them, in pairs; and the new state"
+    gen = torch.Generator().manual_seed(0)
+    rand = lambda s: torch.rand(s, generator=gen, dtype=torch.float64) + 0.5
+    shapes = [tuple(min(n, m) for n in shape) if prog.whole else (m,) for m in (3, 4)]
+    before, after, states = zip(*(_eager(prog, state, hyper, s, rand) for s in shapes))
+    if prog.whole: return zip(before, after), states[-1]
+    # two parameters of different length, one after the other; the program takes both in one sweep
+    return [[[torch.cat(ts) for ts in zip(*o)] for o in (before, after)]], states[-1]
+
 # %% ../../nbs/core/tracing.ipynb #45632552
 def check_traced_step(prog, # a `TracedStep`
                       state, # the state it was made with
-                      hyper): # and the hypers
+                      hyper, # and the hypers
+                      shape=(4,)): # of its parameter
     "A `TraceError` unless `prog` computes what its callbacks compute"
-    gen, names = torch.Generator().manual_seed(0), ', '.join(map(cb_name, prog.cbs))
-    rand = lambda n: torch.rand(n, generator=gen, dtype=torch.float64) + 0.5
-    # two parameters of different length, one after the other; the program takes both in one sweep
-    before, after, states = zip(*(_eager(prog, state, hyper, n, rand) for n in (3, 4)))
-    both, want = ([torch.cat(ts) for ts in zip(*o)] for o in (before, after))
+    names, (trials, last_state) = ', '.join(map(cb_name, prog.cbs)), _two_trials(prog, state, hyper, shape)
     _, factors, new = prog.numbers(*({**state, **hyper}[k] for k in prog.number_names))
-    prog.tensors(*both, factors)
-    for name,a,b in zip(['p', 'p.grad', *prog.tensor_names], both, want):
-        if not torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True):
-            raise TraceError(f"written down and run in one sweep, {names} give another {name}")
+    for got,want in trials:
+        try: prog.tensors(*got, factors)
+        except RuntimeError as e: raise TraceError(f"written down, {names} do not run ({e})") from e
+        for name,a,b in zip(['p', 'p.grad', *prog.tensor_names], got, want):
+            if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-10, atol=1e-12, equal_nan=True):
+                raise TraceError(f"written down and run in one sweep, {names} give another {name}")
     for name,v in [*zip(prog.new_numbers, new), *prog.fixed.items()]:
-        if states[-1][name] != v: raise TraceError(f"written down, {names} give another {name}")
+        if last_state[name] != v: raise TraceError(f"written down, {names} give another {name}")

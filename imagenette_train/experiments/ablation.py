@@ -137,12 +137,23 @@ def ablation_report(results): # of `run_ablation`
     return '\n\n'.join(filter(None, parts))
 
 # %% ../../nbs/experiments/ablation.ipynb #8fd9d356
-def _train_with(trick, plan, seed):
-    "One training with `trick`"
+def _train_with(trick, plan, seed, file):
+    "One training with `trick`, which resumes from checkpoint `file`"
     set_seed(seed)
     learn = profile_learner(plan.profile, plan.dls, opt_func=Adam)
     trick.apply(learn)
-    return timed_fit(learn, lambda learn: run_configs['adam'].fit(learn, plan.profile.n_epoch))
+    fit = lambda learn, **kwargs: run_configs['adam'].fit(learn, plan.profile.n_epoch, **kwargs)
+    return timed_fit(learn, fit, file)
+
+def _train_all(plan, retrain):
+    "The results of all trainings of `plan`, kept or made"
+    for seed,name in plan.todo:
+        file, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
+        make = lambda: _train_with(ablations[name], plan, seed, run_checkpoint(file))
+        res, _ = load_or_run(file, settings, make, retrain)
+        acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
+        print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
+        yield res
 
 # %% ../../nbs/experiments/ablation.ipynb #6c4b8f4c
 def ablation_key(name, # of a trick
@@ -165,13 +176,7 @@ def run_ablation(path=None, # folder of images; None: found as `find_imagenette`
                  n_epoch=None): # passes over the training set; None: as many as the profile says
     "Train with each trick and without, and print the table; an interrupted call resumes where it stopped"
     plan = ExperimentPlan(ablations, 'trick', names, profile, path, device, seeds, out, 'ablation-', n_epoch)
-    done = []
-    for seed,name in plan.todo:
-        file, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
-        res, _ = load_or_run(file, settings, lambda: _train_with(ablations[name], plan, seed), retrain)
-        acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
-        print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
-        done.append(res)
+    with lock_dir(plan.out, wait=False): done = list(_train_all(plan, retrain))
     table = ablation_report(keep_same_settings(load_ablation(plan.out), 'trick'))
     note = f'{synthetic_note}\n\n' if plan.folder.generated else ''
     atomic_write_text(plan.out/'tables.md', f'{note}{table}\n')

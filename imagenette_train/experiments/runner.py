@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
-           'read_json', 'with_epochs', 'ExperimentPlan', 'history_rows', 'timed_fit', 'result_key', 'batch_seconds',
-           'run_seconds', 'load_or_run', 'load_results', 'keep_same_settings', 'describe_run']
+           'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
+           'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'run_checkpoint', 'load_results',
+           'keep_same_settings', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
-import json, statistics, time
+import json, statistics, time, warnings
 from dataclasses import dataclass, asdict, replace
 from pathlib import Path
 from ..core.messages import *
@@ -16,6 +17,7 @@ from ..core.io import *
 from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
+from ..training.checkpoint import *
 from ..training.progress import *
 from ..training.mixed_precision import *
 from ..training.cuda_graphs import *
@@ -109,6 +111,12 @@ def with_epochs(profile, # a `Profile`
     "`profile` with another number of epochs, which its name ends with"
     return replace(profile, name=f"{profile.name}{check_count('n_epoch', n_epoch)}", n_epoch=n_epoch)
 
+# %% ../../nbs/experiments/runner.ipynb #4ed74001
+def check_seeds(seeds): # how many
+    "`seeds`, if it is a number of trainings that somebody may live to see; else an error"
+    if check_count('seeds', seeds) <= 1000: return seeds
+    raise ValueError(f"seeds={seeds}: each is a training of its own, and 1000 are the most")
+
 # %% ../../nbs/experiments/runner.ipynb #c2218ce9
 class ExperimentPlan:
     "What an experiment trains: profile, device, images, and every pair of a seed and a name"
@@ -127,7 +135,7 @@ class ExperimentPlan:
         self.profile = profiles[check_choice(profile, profiles, 'profile')]
         if n_epoch is not None: self.profile = with_epochs(self.profile, n_epoch)
         names = [check_choice(o, known, what) for o in (known if names is None else names)]
-        check_count('seeds', seeds)
+        check_seeds(seeds)
         self.todo = [(seed, name) for seed in range(seeds) for name in names]
         self.out = Path(out or f'runs/{prefix}{self.profile.name}-{self.device.type}')
         check_output_dir(self.out)
@@ -140,14 +148,31 @@ def history_rows(rec): # the `Recorder` of a Learner with the one metric accurac
     rows = enumerate(zip(rec.values, rec.seconds))
     return [dict(epoch=i, train_loss=a, valid_loss=b, accuracy=c, seconds=s) for i,((a,b,c),s) in rows]
 
+# %% ../../nbs/experiments/runner.ipynb #60a5aef6
+class RunCheckpoint(Checkpoint):
+    "A checkpoint after each epoch of a run; one that does not fit is not used"
+    spent = 0. # seconds that writing took
+    def write(self, epoch, it):
+        t0 = time.perf_counter()
+        super().write(epoch, it)
+        self.spent += time.perf_counter()-t0
+    def restore(self):
+        try: super().restore()
+        except ValueError as e:
+            warnings.warn(f"this run begins anew: {e}")
+            self.write(0, 0)
+
 # %% ../../nbs/experiments/runner.ipynb #cf2b122b
 def timed_fit(learn, # a Learner, about to train
-              fit): # function that trains it
+              fit, # function that trains it, and takes `cbs` and `resume`
+              file=None): # checkpoint after each epoch, from which to resume; None: there is none
     "Train, on CUDA warm and in the fastest way; gives the epochs, the seconds and the precision"
     warm = warm_up_learner(use_fastest_step(learn))
-    t0 = time.perf_counter()
-    fit(learn)
-    seconds = round(time.perf_counter()-t0, 2)
+    t0, ckpt = time.perf_counter(), None if file is None else RunCheckpoint(file)
+    if ckpt is None: fit(learn)
+    else: fit(learn, cbs=[ckpt], resume=True)
+    seconds = time.perf_counter()-t0 + sum(learn.recorder.seconds[:learn.start_epoch])
+    seconds = round(seconds - (0 if ckpt is None else ckpt.spent), 2)
     return dict(epochs=history_rows(learn.recorder), seconds=seconds, precision=precision_name(learn), **warm,
                 **recording_time(learn))
 
@@ -193,17 +218,30 @@ def load_or_run(path, # JSON file of the result
     "The result in `path`, if it has these `settings`; else a new one, written there. And: was it kept?"
     res = None if retrain else load_json_result(path, settings)
     if res is not None: return res, True
+    if retrain: run_checkpoint(path).unlink(missing_ok=True)
     res = dict(settings=settings, environment=environment_info(settings['device']), **make())
     atomic_write_text(path, json.dumps({**res, 'checksum': content_hash(res)}, indent=1))
+    run_checkpoint(path).unlink(missing_ok=True) # nothing is left to be lost
     return res, False
 
+def run_checkpoint(path): # JSON file of a result
+    "The checkpoint of the run that makes this result"
+    return Path(path).with_suffix('.ckpt')
+
 # %% ../../nbs/experiments/runner.ipynb #cedec221
+def _check_whole(res, file):
+    "Raw result `res`, unless something is missing in it: then an error that names its `file`"
+    lost = [k for k in ('epochs', 'environment') if k not in res] + ['seed']*('seed' not in res['settings'])
+    if not lost: return res
+    raise ValueError(f"{file} has no entry {first_few(lost)}: remove it, or move it to another folder")
+
 def load_results(out, # folder with raw results
                  known, # names, in the order of the table
                  key): # which of the settings is such a name
     "The raw results in folder `out`, in the order of `known` and of the seeds; other files are passed over"
-    found = [read_json(p) for p in Path(out).glob('*-seed*.json')]
-    found = [o for o in found if isinstance(o, dict) and o.get('settings', {}).get(key) in known]
+    files = {p: read_json(p) for p in Path(out).glob('*-seed*.json')}
+    def is_ours(o): return isinstance(o, dict) and o.get('settings', {}).get(key) in known
+    found = [_check_whole(o, p) for p,o in files.items() if is_ours(o)]
     return sorted(found, key=lambda o: (list(known).index(o['settings'][key]), o['settings']['seed']))
 
 # %% ../../nbs/experiments/runner.ipynb #3b16d5ee

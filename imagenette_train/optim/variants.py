@@ -7,7 +7,8 @@ __all__ = ['optimizer_recipe', 'radam_step', 'RAdam', 'nesterov_step', 'Nesterov
            'adan_step', 'Adan', 'max_sqr_avg', 'amsgrad_step', 'AMSGrad', 'qhadam_step', 'QHAdam',
            'average_sqr_deviation', 'AdaBelief', 'larc_layer_lr', 'larc_step', 'LARC', 'LARS', 'lamb_step', 'LAMB',
            'lion_step', 'Lion', 'adopt_step', 'ADOPT', 'cautious_adam_step', 'CautiousAdam', 'make_cautious',
-           'CautiousSGD', 'CautiousLion', 'init_slow_weights', 'lookahead_step', 'Lookahead', 'Ranger']
+           'CautiousSGD', 'CautiousLion', 'init_slow_weights', 'lookahead_step', 'Lookahead', 'Ranger', 'Adafactor',
+           'Prodigy']
 
 # %% ../../nbs/optim/variants.ipynb #096a1333
 import functools, inspect
@@ -413,3 +414,103 @@ def Ranger(decay, mom=0.9, sqr_mom=0.99, eps=1e-5,
            alpha=0.5): # how much of the way the slow weights go
     "Lookahead around RAdam (Wright, 2019)"
     return [init_slow_weights, decay, _avg, _sqr, step_stat, radam_step, lookahead_step]
+
+# %% ../../nbs/optim/variants.ipynb #2f4c3cca
+def _rms(t): return t.pow(2).mean().sqrt()
+
+def _factored_average(p, # parameter, any shape
+                      step, # state that `step_stat` keeps
+                      decay_power, # the new square's share is `step**-decay_power`
+                      sqr_avg=None, # state of a vector: average of the squares, shape of `p`
+                      row_avg=None, col_avg=None, # states of a matrix: averages of rows and of columns
+                      **kwargs):
+    "Keeps averages of the squared gradient, for a matrix only those of its rows and columns"
+    square, share = p.grad.data.pow(2), step**-decay_power
+    if p.ndim < 2:
+        return {'sqr_avg': (torch.zeros_like(square) if sqr_avg is None else sqr_avg).lerp_(square, share)}
+    rows, cols = square.mean(dim=-1, keepdim=True), square.mean(dim=-2, keepdim=True)
+    if row_avg is None: row_avg, col_avg = torch.zeros_like(rows), torch.zeros_like(cols)
+    return {'row_avg': row_avg.lerp_(rows, share), 'col_avg': col_avg.lerp_(cols, share)}
+_factored_average.ranges = dict(decay_power='(0, inf)')
+
+# %% ../../nbs/optim/variants.ipynb #5950abf0
+def _adafactor_step(p, # parameter, any shape
+                    lr, # the largest rate, relative to the size of the weights
+                    eps, # the root of an average is taken to be at least this large
+                    min_scale, # and the root mean square of the weights this
+                    step, # state that `step_stat` keeps
+                    sqr_avg=None, row_avg=None, col_avg=None, # states that `_factored_average` keeps
+                    **kwargs):
+    "A step relative to the size of the weights, of a direction whose root mean square is at most 1"
+    if row_avg is not None: sqr_avg = row_avg*col_avg / row_avg.mean(dim=-2, keepdim=True).clamp(min=eps**2)
+    u = p.grad.data * sqr_avg.clamp(min=eps**2).rsqrt_()
+    rate = _rms(p.data).clamp(min=min_scale) * min(lr, step**-0.5)
+    p.data.sub_(u * (rate / _rms(u).clamp(min=1.)))
+_adafactor_step.ranges = dict(min_scale='[0, inf)')
+
+# %% ../../nbs/optim/variants.ipynb #2d789d01
+@optimizer_recipe
+def Adafactor(decay,
+              lr=0.01, # the largest rate, relative to the root mean square of the weights
+              decay_power=0.8, # at step t the new square has the share `t**-decay_power`
+              eps=1e-15, # the root of an average is taken to be at least this large
+              min_scale=1e-3): # the root mean square of the weights is taken to be at least this large
+    "Adafactor, whose averages of squares are those of rows and columns (Shazeer and Stern, 2018)"
+    return [decay, step_stat, _factored_average, _adafactor_step]
+
+# %% ../../nbs/optim/variants.ipynb #91bfec06
+def _total(states, k): return torch.stack([s[k] for s in states]).sum().item()
+
+def _prodigy_distance(params, # all parameters (not used)
+                      states, # what `_prodigy_averages` keeps of each
+                      d0, # the first estimate, > 0
+                      d=None, # shared state: the largest estimate so far
+                      **kwargs):
+    "Keeps `d`, an estimate of how far away the minimum is, in units of a weight"
+    d, stepped = d0 if d is None else d, [s for s in states if 'r' in s]
+    size = _total(stepped, 's_size') if stepped else 0.
+    return {'d': max(d, _total(stepped, 'r')/size) if size > 0 else d}
+_prodigy_distance.all_params = True
+_prodigy_distance.ranges = dict(d0='(0, inf)')
+
+# %% ../../nbs/optim/variants.ipynb #a7de6b9d
+def _prodigy_averages(p, # parameter, any shape
+                      lr, mom, sqr_mom, # hypers as in `adam_step`
+                      d, # shared state that `_prodigy_distance` keeps
+                      first=None, # state: the weights before the first step
+                      grad_avg=None, sqr_avg=None, # states: averages of `d*grad` and of its square
+                      s=None, # state: average of the gradients, of which `d` is made
+                      s_size=None, # state: the sum of its absolute values, a single number
+                      r=None, # state: the parameter's share of the numerator of `d`, a single number
+                      **kwargs):
+    "Keeps what a step of Prodigy needs, and what the next estimate of the distance is made of"
+    g, beta3 = p.grad.data, sqr_mom**0.5
+    if first is None:
+        first, r = p.data.clone(), torch.zeros_like(g.sum())
+        grad_avg, sqr_avg, s = torch.zeros_like(g), torch.zeros_like(g), torch.zeros_like(g)
+    share = (1-beta3)*lr*d**2
+    r.mul_(beta3).add_((g*(first - p.data)).sum(), alpha=share)
+    s.mul_(beta3).add_(g, alpha=share)
+    grad_avg.mul_(mom).add_(g, alpha=(1-mom)*d)
+    sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=(1-sqr_mom)*d**2)
+    return dict(first=first, grad_avg=grad_avg, sqr_avg=sqr_avg, s=s, s_size=s.abs().sum(), r=r)
+
+# %% ../../nbs/optim/variants.ipynb #062b607c
+def _prodigy_step(p, # parameter, any shape
+                  lr, d, eps, # hypers, and the shared state `d`
+                  wd, # weight decay, at the rate `lr*d`
+                  grad_avg, sqr_avg, # states that `_prodigy_averages` keeps
+                  do_wd=True, # set to False in the state of biases and norms
+                  **kwargs):
+    "`p -= lr*d * grad_avg / (sqrt(sqr_avg) + d*eps)`"
+    if do_wd and wd != 0: p.data.mul_(1 - lr*d*wd)
+    p.data.addcdiv_(grad_avg, sqr_avg.sqrt().add_(d*eps), value=-lr*d)
+
+# %% ../../nbs/optim/variants.ipynb #ff678d7d
+@optimizer_recipe
+def Prodigy(lr=1., # multiplies the estimated distance; leave it at 1, or let a schedule lower it
+            mom=0.9, sqr_mom=0.999, eps=1e-8,
+            wd=0., # weight decay: a weight loses the share `lr*d*wd` in a step
+            d0=1e-6): # the first estimate of the distance; too small costs some steps, too large diverges
+    "Prodigy, which estimates its learning rate (Mishchenko and Defazio, 2023, Algorithm 4)"
+    return [_prodigy_distance, _prodigy_averages, _prodigy_step]

@@ -43,6 +43,7 @@ shipped = dict(
     GradientClip = lambda f: GradientClip(max_norm=1.),
     GradientAccumulation = lambda f: GradientAccumulation(24),
     EMA = lambda f: EMA(0.9),
+    SWA = lambda f: SWA(0.5),
     ScheduleFreeEval = lambda f: ScheduleFreeEval(),
     MixUp = lambda f: MixUp(),
     CutMix = lambda f: CutMix(),
@@ -262,7 +263,8 @@ events_asked = ('begin_fit', 'begin_epoch', 'begin_train', 'begin_batch', 'after
                 'after_validate', 'after_epoch', 'after_fit')
 copies = ('pickle', 'deepcopy') # of a Learner: not between a prediction and its gradient
 # callbacks of which only one can be used
-apart = [{'EMA', 'ScheduleFreeEval'}, {'MixUp', 'CutMix'}, {'CUDAGraphs', 'CompileModel'}]
+apart = [{'EMA', 'ScheduleFreeEval'}, {'EMA', 'SWA'}, {'SWA', 'ScheduleFreeEval'}, {'MixUp', 'CutMix'},
+         {'CUDAGraphs', 'CompileModel'}]
 
 # %% ../../nbs/training/callback_checks.ipynb #64b19b7f
 def crossings(seed=0): # of the events at which questions are asked, and of the optimizers

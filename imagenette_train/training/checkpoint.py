@@ -299,6 +299,14 @@ def checkpoint_settings(learn, # a Learner at `begin_fit`
     return res
 
 # %% ../../nbs/training/checkpoint.ipynb #16d300de
+def _is_optional(cb):
+    "May callback `cb` join or leave when a training is resumed, since it only watches?"
+    return getattr(type(cb), 'optional_on_resume', False)
+
+def _without(settings, names):
+    "`settings` without those of the callbacks called `names`"
+    return {k: v for k,v in settings.items() if k.partition('(')[0] not in names}
+
 def _equal(a, b):
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b)
@@ -326,6 +334,12 @@ class _CallbackMemories(Callback):
     def _others(self):
         "The callbacks whose state is kept"
         return [cb for cb in self.cbs if cb is not self and getattr(type(cb), 'saved_in_checkpoint', True)]
+    def _restore_callbacks(self, states):
+        "Give each callback its state; one that was not there before begins anew"
+        left = list(states)
+        for cb in self._others():
+            i = next((i for i,o in enumerate(left) if o['kind'] == type(cb).__name__), None)
+            if i is not None: set_callback_state(cb, left.pop(i))
     def _warn(self, text):
         if text not in self._warned: warnings.warn(text)
         self._warned.add(text)
@@ -335,7 +349,7 @@ class _CallbackMemories(Callback):
         states = []
         for cb in self._others():
             state, lost = callback_state(cb)
-            states.append(state)
+            states.append(dict(state, optional=True) if _is_optional(cb) else state)
             if lost:
                 self._warn(f"a checkpoint cannot keep {cb.name}.{first_few(lost)}: after a resume it begins "
                            "anew. Give it a state_dict of plain data and a load_state_dict, "
@@ -359,7 +373,7 @@ class _Memories(_CallbackMemories):
 
     def _restore_memories(self, sd):
         "Give all of them back what they remember; files of earlier versions hold the callbacks' only"
-        for cb,state in zip(self._others(), sd['callbacks']): set_callback_state(cb, state)
+        self._restore_callbacks(sd['callbacks'])
         _set_layers(self.learn.model, sd.get('layers', {}))
         if sd.get('loss') is not None: _set_part(self.learn.loss_func, sd['loss'])
         if 'learner' in sd: _set_learner(self.learn, sd['learner'])
@@ -488,16 +502,28 @@ class _ReadsCheckpoint(_TakesOver):
         if sd['n_epoch'] != learn.n_epoch:
             raise ValueError(f"{file} is a checkpoint of a fit of {sd['n_epoch']} epochs, not "
                              f"{learn.n_epoch}: its schedule would not fit. Give the same number, {resume}")
-        theirs, mine = [o['kind'] for o in sd['callbacks']], [type(cb).__name__ for cb in self._others()]
-        if theirs != mine:
-            raise ValueError(f"{file} was written with the callbacks {', '.join(theirs)}; "
-                             f"this fit has {', '.join(mine)}")
+        self._check_callbacks(sd['callbacks'])
         _check_place(sd, learn, file)
-        if wrong := _differences(sd['settings'], self._settings):
+        free = self._optional_names(sd['callbacks'])
+        if wrong := _differences(*(_without(o, free) for o in (sd['settings'], self._settings))):
             listed = first_few(wrong, 8, sep='\n  ')
             raise ValueError(f"{file} is a checkpoint of another training:\n  {listed}\n"
                              f"Give the same, {resume}")
         check_state_dict_shapes(learn.model.state_dict(), sd['model'], file)
+
+    def _optional_names(self, states):
+        "The names of callbacks, in the file or here, that may be there or not"
+        theirs, mine = (o['kind'] for o in states if o.get('optional')), filter(_is_optional, self.cbs)
+        return {*theirs, *(type(cb).__name__ for cb in mine)}
+
+    def _check_callbacks(self, states):
+        "An error unless the file has the same callbacks, those apart that may be there or not"
+        free = self._optional_names(states)
+        theirs, mine = [o['kind'] for o in states], [type(cb).__name__ for cb in self._others()]
+        theirs, mine = ([k for k in kinds if k not in free] for kinds in (theirs, mine))
+        if theirs != mine:
+            raise ValueError(f"{self.file} was written with the callbacks {', '.join(theirs)}; "
+                             f"this fit has {', '.join(mine)}")
 
     def _skip_or_begin_stage(self, sd):
         "The file is of another part of a training of several fits (`fine_tune`): skip this one, or begin it"

@@ -25,7 +25,7 @@ from .hooks import *
 # %% ../../nbs/training/diagnostics.ipynb #58a4c42e
 class LoopTimer(Callback):
     "Measures how long each part of a training batch takes, in seconds"
-    run_valid, run_outside_fit, order = False, False, 1000
+    run_valid, run_outside_fit, order, optional_on_resume = False, False, 1000, True
     parts = dict(data='begin_batch', forward='after_pred', loss='after_loss', backward='after_backward',
                  step='after_step', callbacks='after_batch')
     def begin_fit(self): self.seconds, self.n, self.cancelled = dict.fromkeys(self.parts, 0.), 0, False

@@ -9,6 +9,7 @@ __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', '
 import math, warnings
 from pathlib import Path
 from ..core.messages import *
+from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
 from .saving import *
@@ -41,17 +42,21 @@ class TrackerCallback(Callback):
         if self.monitor not in names:
             hint = suggest_name(self.monitor, names)
             raise ValueError(f"{watches}, and the table has: {', '.join(names)}.{hint}")
-        if self.monitor != 'train_loss' and self.dls.valid is None:
+        if self.monitor != 'train_loss' and (self.dls.valid is None or not n_batches(self.dls.valid)):
             warnings.warn(f"{watches}, which is never known without a validation set: it will do nothing")
         self.column, self.waited = names.index(self.monitor), 0
         if self.mode is None:
             raise ValueError(f"{self.name}: is a lower or a higher {self.monitor!r} better? "
                              "Say mode='min' or mode='max'")
-        self.best, self.is_best = None, False
+        self.is_best = False
+        if self.learn.stage < 2: self.best = None # the second part of one training must beat the first
 
     def after_epoch(self):
         v = self.recorder.values[-1][self.column] if self.recorder.values else None
         if v is None: return
+        if isinstance(v, list):
+            raise ValueError(f"{self.name} watches {self.monitor!r}, which gives {len(v)} figures: make a "
+                             "metric of the one that matters")
         gain = math.inf if self.best is None else self.best - v if self.mode == 'min' else v - self.best
         self.is_best = not math.isnan(v) and gain > self.min_delta
         if self.is_best: self.best, self.waited = v, 0
@@ -60,12 +65,13 @@ class TrackerCallback(Callback):
 # %% ../../nbs/training/early_stopping.ipynb #a56c75a4
 class EarlyStopping(TrackerCallback):
     "Ends training when `monitor` has not improved for `patience` epochs"
+    free_on_resume = ('patience',) # when a training is resumed
     def __init__(self,
                  monitor='valid_loss', # a column of the table
                  patience=3, # epochs without an improvement, the last of them included
                  mode=None, min_delta=0.): # as in `TrackerCallback`
         super().__init__(monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = check_count('patience', patience)
     def after_epoch(self):
         super().after_epoch()
         if self.waited >= self.patience: raise CancelFitException
@@ -103,7 +109,7 @@ class ReduceLROnPlateau(TrackerCallback):
                  mode=None, min_delta=0.): # as in `TrackerCallback`
         super().__init__(monitor, mode, min_delta)
         if not 0 < factor < 1: raise ValueError(f"factor={factor} must be between 0 and 1")
-        self.patience, self.factor, self.min_lr = patience, factor, min_lr
+        self.patience, self.factor, self.min_lr = check_count('patience', patience), factor, min_lr
     def begin_fit(self):
         super().begin_fit()
         if any('lr' in getattr(cb, 'scheds', ()) for cb in self.cbs):

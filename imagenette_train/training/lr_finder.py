@@ -98,7 +98,12 @@ def _ask(suggest_funcs, num_it, lrs, losses):
     "What each of `suggest_funcs` says of the middle of the curve; the chapter's pair looks at all of it"
     fs, middle = listify(suggest_funcs) or [valley], _trim_ends(num_it, lrs, losses)
     if fs == [suggest_lrs]: return suggest_lrs(lrs, losses)
-    return _suggestion_type([f.__name__ for f in fs])(*(f(*middle) for f in fs))
+    return _suggestion_type([_name_of(f, i) for i,f in enumerate(fs)])(*(f(*middle) for f in fs))
+
+def _name_of(f, i):
+    "The name of a suggestion; a function without one is counted"
+    name = getattr(f, '__name__', '')
+    return name if name.isidentifier() and not name.startswith('_') else f'suggestion{i}'
 
 def _trim_ends(num_it, lrs, losses):
     "Rates and losses without the first tenth, where little happens, and the last five, where all explodes"

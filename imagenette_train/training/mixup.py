@@ -46,7 +46,7 @@ class _Mix(Callback):
         if y.ndim != 1:
             raise ValueError(f"{self.name} mixes one target for each image, and these are class numbers of "
                              f"shape {tuple(y.shape)}: whole numbers cannot be mixed")
-        return self.mix_images(self._mixer(self.c), x, y)
+        return self.mix_images(self._mixer(self.c), x, y.long())
 
     def _mix_numbers(self, x, y):
         "Mix with the number of each item in place of its class: its share of each item mixes the targets"
@@ -66,3 +66,7 @@ class MixUp(_Mix):
 class CutMix(_Mix):
     "Trains on images with a rectangle of another one (Yun et al., 2019)"
     kind = 'CutMix'
+    def mix_images(self, mix, x, y):
+        if x.ndim == 4: return mix(x, y)
+        raise ValueError(f"CutMix cuts rectangles out of images (n, channels, height, width), and this input "
+                         f"has the shape {tuple(x.shape)}: MixUp mixes it")

@@ -27,7 +27,7 @@ def format_plain_row(cells): # texts
 # %% ../../nbs/training/progress.ipynb #8307ba05
 class ProgressCallback(Callback):
     "A bar with the loss and the time left; a table that grows by a row each epoch"
-    run_after, run_outside_fit, unique = Recorder, False, True
+    run_after, run_outside_fit, unique, optional_on_resume = Recorder, False, True, True
     every = 0.2 # seconds between two looks at the loss, which a GPU must wait for
     most_rows = 50 # of the table in a notebook, which is sent anew with each; all of them at the end
 

@@ -7,6 +7,7 @@ __all__ = ['check_state_dict_shapes', 'concat_batches']
 
 # %% ../../nbs/training/saving.ipynb #d916249e
 from collections.abc import Mapping
+from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch.nn.parameter import is_lazy
@@ -60,13 +61,23 @@ def save(self:Learner,
         atomic_save(dict(model=model, opt=opt), file)
 
 # %% ../../nbs/training/saving.ipynb #1909728c
+def _read_safetensors(file):
+    "The tensors in a safetensors file by name, on the CPU"
+    from safetensors.torch import load
+    try: return load(Path(check_is_file(file)).expanduser().read_bytes())
+    except OSError: raise
+    except Exception as e: raise ValueError(f"{file} is no safetensors file, or is damaged ({e})") from None
+
 def _read(file, device):
-    "What `Learner.save` wrote"
+    "What `Learner.save` wrote; or plain weights, with no optimizer"
+    if str(file).endswith('.safetensors'): return dict(model=_read_safetensors(file), opt=None)
     sd = safe_load(file, device)
-    if not isinstance(sd, dict) or set(sd) != {'model', 'opt'}:
-        raise ValueError(f"{file} is no checkpoint that Learner.save wrote: "
-                         "it needs the entries 'model' and 'opt', and nothing else")
-    return sd
+    if isinstance(sd, dict) and set(sd) == {'model', 'opt'}: return sd
+    if isinstance(sd, dict) and any(isinstance(v, torch.Tensor) for v in sd.values()):
+        return dict(model=sd, opt=None) # what `torch.save(model.state_dict())` wrote
+    has = f"the entries {first_few(map(repr, sd), 6)}" if isinstance(sd, dict) else f"a {type(sd).__name__}"
+    raise ValueError(f"{file} is no checkpoint that Learner.save wrote: it holds {has}. Weights alone are "
+                     "read as torch.save(model.state_dict(), file) writes them, or from a .safetensors file")
 
 @patch
 def _load_opt(self:Learner, sd, file):
@@ -79,7 +90,7 @@ def _load_opt(self:Learner, sd, file):
 # %% ../../nbs/training/saving.ipynb #89b5f78f
 @patch
 def load(self:Learner,
-         file, # path of a checkpoint that `save` wrote, or an open binary file
+         file, # path, or open binary file, that `save` wrote; or weights alone: a state dict, or .safetensors
          with_opt=True): # the optimizer's state, too? False to predict, or to train with another optimizer
     "Load model and optimizer from `file`; changes nothing if they do not fit, and executes no code"
     sd = _read(file, self.device)

@@ -111,7 +111,9 @@ class ParamScheduler(Callback):
         hypers = learn.opt.hypers[-1]
         for k in self.scheds: self.hps[k].append(hypers[k])
     def cleanup_fit(self): # after an interrupted fit as well
-        if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
+        if self.hps and hasattr(self.learn, 'recorder'):
+            rec = self.recorder # which keeps those of a first part, as `fine_tune` has one
+            rec.hps = {**rec.hps, **{k: [*rec.hps.get(k, ()), *v] for k,v in self.hps.items()}}
         if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
     def resume_settings(self):
         "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"

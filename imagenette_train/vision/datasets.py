@@ -211,7 +211,20 @@ def _read_csv(file, columns):
     sep = max(',;\t', key=(lines or [''])[0].count)
     table = csv.DictReader(lines, delimiter=sep)
     names = list(table.fieldnames or ())
-    return list(table), *(_column(names, c, i, file) for i,c in enumerate(columns))
+    found = [_column(names, c, i, file) for i,c in enumerate(columns)]
+    return _rows(table, [c for c in found if c is not None], file), *found
+
+def _rows(table, columns, file):
+    "All rows of a CSV; an error names the line that cannot be read, or that ends before one of `columns`"
+    rows = []
+    try:
+        for row in table:
+            lost = [c for c in columns if row[c] is None]
+            if lost: raise ValueError(f"{file}, line {table.line_num}: ends before column {lost[0]!r}")
+            rows.append(row)
+    except csv.Error as e:
+        raise ValueError(f"{file}, line {table.line_num}: {e}. Is a quote not closed?") from None
+    return rows
 
 # %% ../../nbs/vision/datasets.ipynb #754acf2a
 _yes, _no = ('1', 'true', 'yes', 'val', 'valid', 'validation'), ('', '0', 'false', 'no', 'train')

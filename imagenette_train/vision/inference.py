@@ -6,12 +6,13 @@
 __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
-import hashlib, inspect, json, os, platform
+import hashlib, inspect, json, os, platform, warnings
 from collections import namedtuple
 from pathlib import Path
 from textwrap import indent
 import torch
 from fastcore.basics import patch
+from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
 from ..core.tasks import *
@@ -45,9 +46,20 @@ def _to_predictions(probs, # what the activation made of the model's outputs, (n
     return [_to_prediction(p, task, vocab) for p in probs]
 
 # %% ../../nbs/vision/inference.ipynb #1ae77671
-def _is_single(items): # what `predict` was given
-    "Is it one image, and not a list of them?"
-    return isinstance(items, (str, os.PathLike)) or hasattr(items, '__array_interface__')
+def _as_list(items): # what `predict` was given
+    "A list of images; and was it one image, and no list?"
+    if getattr(items, 'ndim', 0) == 4: return list(items), False # an array of several
+    one = isinstance(items, (str, os.PathLike, bytes, bytearray)) or not hasattr(items, '__iter__')
+    if one or hasattr(items, 'read') or hasattr(items, 'ndim'): return [items], True
+    return list(items), False
+
+def _in_order(preds, dl):
+    "The predictions in the order of the items; None, and a warning, for those that are broken"
+    preds, n = iter(preds), pluralize(len(dl.items), 'image')
+    if dl.broken:
+        warnings.warn(f"{len(dl.broken)} of {n} could not be read: {first_few([*dl.broken.values()])}",
+                      stacklevel=3)
+    return [None if i in dl.broken else next(preds) for i in range(len(dl.items))]
 
 def _class_names(dls, n):
     "Names of the `n` classes; their numbers, if there are no names"
@@ -56,13 +68,18 @@ def _class_names(dls, n):
 # %% ../../nbs/vision/inference.ipynb #048ec0dc
 @patch
 def predict(self:Learner,
-            items, # a path, a PIL image or an array (height, width, 3) of uint8; or a list of such
-            act=None): # makes probabilities of what the model puts out; None: as the task needs
+            items, # a path, bytes, a PIL image or an array (height, width, 3) of uint8; or a list of such
+            act=None, # makes probabilities of what the model puts out; None: as the task needs
+            skip_broken=False): # None for what cannot be decoded? Else an error
     "What is on an image, or on each of several, as a `Prediction`; prepared as in validation"
-    one = _is_single(items)
-    dl, task = self.dls.test_dl([items] if one else items), find_task(self)
-    probs, _ = self.get_preds(dl, act or task.activate)
-    res = _to_predictions(probs, task, getattr(self.dls, 'vocab', None))
+    items, one = _as_list(items)
+    dl, task = self.dls.test_dl(items, skip_broken), find_task(self)
+    try: probs, _ = self.get_preds(dl, act or task.activate)
+    except ValueError:
+        if not dl.broken: raise # else there was nothing else
+        probs = []
+    preds = _to_predictions(probs, task, getattr(self.dls, 'vocab', None)) if len(probs) else []
+    res = _in_order(preds, dl)
     return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #aea4da2f
@@ -289,14 +306,15 @@ class Predictor:
     def predict(self,
                 items, # as in `Learner.predict`
                 act=None, # makes probabilities of what the model puts out; None: as the task needs
-                bs=64): # images in a batch
+                bs=64, # images in a batch
+                skip_broken=False): # None for what cannot be decoded? Else an error
         "What is on an image, or on each of several, as a `Prediction`"
-        one, how = _is_single(items), self.info['pictures']
+        (items, one), how, act = _as_list(items), self.info['pictures'], act or self.task.activate
         tfm = Augment(how['size'], center_crop=how.get('middle', 1.))
-        dl = ImagePathLoader([items] if one else items, how['shorter_side'], tfm, bs, self.device)
-        act = act or self.task.activate
-        probs = torch.cat([act(self.model(xb).float()).cpu() for xb, in dl])
-        res = _to_predictions(probs, self.task, self.vocab)
+        dl = ImagePathLoader(items, how['shorter_side'], tfm, bs, self.device, skip_broken)
+        probs = [act(self.model(xb).float()).cpu() for xb, in dl]
+        if not dl.items: raise ValueError("there is nothing to predict: give an image, or several")
+        res = _in_order(_to_predictions(torch.cat(probs), self.task, self.vocab) if probs else [], dl)
         return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #f27ed80c
