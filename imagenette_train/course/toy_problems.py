@@ -131,14 +131,15 @@ def plot_paths(paths, # dict: name -> path, as `descent_path` gives
                axs=None, # one matplotlib axes per path; new if None
                angle=0.): # degrees by which the loss is turned, as for `descent_path`
     "Draw each path over the contours of the loss, side by side"
-    axs = _panel_axes(len(paths)) if axs is None else axs
+    own = axs is None
+    axs = _panel_axes(len(paths)) if own else axs
     for ax,(name,path) in zip(axs, paths.items()):
         _draw_contours(ax, lambda w: f(rotate(w, -angle)), xlim, ylim)
         ax.plot(0, 0, 'k+', ms=8)
         ax.plot(*path.T, '.-', color=optimizer_color(name) or '0.25', lw=1, ms=4)
         ax.plot(*path[-1], 'o', color='black', ms=5)
         ax.set(title=name, xlim=xlim, ylim=ylim, xlabel='along', ylabel='across')
-    ax.figure.tight_layout()
+    if own: ax.figure.tight_layout() # a figure of somebody else's is laid out when all is drawn
     return ax.figure
 
 # %% ../../nbs/course/toy_problems.ipynb #53cc6dca

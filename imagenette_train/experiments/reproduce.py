@@ -14,6 +14,7 @@ from ..core.io import *
 from ..core.rng import *
 from ..core.batches import *
 from ..core.renamed import *
+from ..training.cuda_graphs import *
 from ..training.progress import *
 from ..momentum import *
 from ..training.lr_finder import *
@@ -239,7 +240,8 @@ def _announce(plan, missing):
     "Say how long the runs `missing` will take, judging by a few batches; gives the seconds of one"
     if not missing: return 0
     first = run_configs[missing[0][1]]
-    batch = batch_seconds(profile_learner(plan.profile, plan.dls, opt_func=first.opt_func))
+    learn = profile_learner(plan.profile, plan.dls, opt_func=first.opt_func)
+    batch = batch_seconds(use_fastest_step(learn)) # as it will be trained
     each = run_seconds(plan, batch)
     total = _time_left(each, missing, plan)
     print(f"A batch takes {batch:.2g} s on this machine, so {pluralize(len(missing), 'run')} will take about "
@@ -284,7 +286,7 @@ def _train_each(plan, retrain):
 
 # %% ../../nbs/experiments/reproduce.ipynb #dc519159
 smoke_run_note = ("These numbers mean nothing: smoke only shows that all parts run.\n"
-                  "Try --profile quick: about 10 minutes on two CPU cores with bfloat16, twice that without.")
+                  "Try --profile quick: it says beforehand how long it will take on this machine.")
 
 # %% ../../nbs/experiments/reproduce.ipynb #b88fcf9b
 @takes_old_args

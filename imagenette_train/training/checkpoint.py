@@ -431,7 +431,7 @@ def _check_place(sd, learn, file):
     n, ps = n_batches(learn.dls.train), list(learn.model.parameters())
     whole = all(type(sd[k]) is int and sd[k] >= 0 for k in ('epoch', 'iter', 'train_iter', 'stage'))
     whole = whole and sd['epoch'] <= learn.n_epoch and (sd['iter'] == 0 or sd['iter'] <= n)
-    fits = len(sd['flags']) == len(sd['grads']) == len(ps)
+    fits = len(sd['flags']) == len(sd['grads']) == len(ps) and type(sd.get('other_processes', [])) is list
     if not (whole and fits): raise ValueError(f"{file} does not say where its training was: it was altered")
 
 def _check_sizes(o):
