@@ -37,6 +37,7 @@ from .training.cuda_graphs import *
 from .training.gradients import *
 from .training.weight_averaging import *
 from .training.mixup import *
+from .training.rnn import *
 from .training.early_stopping import *
 from .training.loggers import *
 from .training.hooks import *

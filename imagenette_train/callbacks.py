@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Callback', 'Learner', 'TrainEvalCallback', 'accuracy', 'error_rate', 'Recorder', 'TerminateOnNaNCallback',
-           'ModelResetter', 'RNNRegularizer']
+           'ModelResetter']
 
 # %% ../nbs/04_callbacks.ipynb #d6a1047b
 import time
@@ -149,7 +149,7 @@ def error_rate(pred, yb): # as `accuracy`
 
 # %% ../nbs/04_callbacks.ipynb #6ba32995
 class Recorder(Callback):
-    "Keeps the losses and hypers of every training batch and a row of figures for every epoch"
+    "Keeps losses and hyper-parameters of every training batch, and one row of metrics per epoch"
     run_after = TrainEvalCallback
     def __init__(self, beta=0.98): # of the smoothed training loss
         self.beta = beta
@@ -159,7 +159,7 @@ class Recorder(Callback):
         self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
 
     def begin_fit(self):
-        self._reset()
+        if self.learn.stage < 2: self._reset() # else it is the second part of one training
         self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
@@ -196,7 +196,7 @@ class Recorder(Callback):
     def after_epoch(self):
         self.values.append([self.train_loss, *self.compute()])
         self.seconds.append(time.perf_counter() - self._t0)
-        self.row = [self.epoch, *self.values[-1], format_time(self.seconds[-1])]
+        self.row = [len(self.values)-1, *self.values[-1], format_time(self.seconds[-1])]
         if self.logger is not None and is_main_process(): self.logger(self.row)
 
     def cleanup_fit(self):
@@ -220,13 +220,14 @@ def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Evaluate the model: return validation loss and metrics in table order, without training or recording"
+    if dl is None and self.dls.valid is None: raise ValueError("no validation set: give validate(dl) batches")
     with self.preserve_state(cbs):
         self._do_validate(dl)
         return self.recorder.compute()
 
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 class TerminateOnNaNCallback(Callback):
-    "Ends training when the loss or a gradient is NaN or infinite, before it does harm, and says where"
+    "Ends training when the loss or a gradient is NaN or infinite, before the weights change, and says where"
     run_before = Recorder
     def before_backward(self): self.after_batch()
     def after_batch(self):
@@ -243,22 +244,3 @@ class ModelResetter(Callback):
     "Calls the model's `reset` before each epoch's training and before its validation"
     def begin_train(self):    self.model.reset()
     def begin_validate(self): self.model.reset()
-
-# %% ../nbs/04_callbacks.ipynb #3260eccd
-class RNNRegularizer(Callback):
-    "Activation regularisation and temporal activation regularisation (Merity, McCann and Socher, 2017)"
-    def __init__(self,
-                 alpha=0., # weight of AR, the mean square of the (dropped-out) output of the last layer
-                 beta=0.): # weight of TAR, the mean square of the output's change from one step to the next
-        self.alpha, self.beta = alpha, beta
-
-    def after_pred(self): # outputs: one per layer, of shape (batch, time, hidden)
-        self.learn.pred, *self._outs = self.pred
-
-    def after_loss(self):
-        (*_, h), (*_, dropped) = self._outs
-        self._outs = None # they hold on to the whole graph
-        if not self.training: return
-        if self.alpha: self.learn.loss = self.loss + self.alpha * dropped.float().pow(2).mean()
-        if self.beta and h.shape[1] > 1:
-            self.learn.loss = self.loss + self.beta * (h[:,1:] - h[:,:-1]).float().pow(2).mean()

@@ -35,7 +35,7 @@ class Optimizer(BaseOptimizer):
             for p in pg:
                 if not with_grad or p.grad is not None: yield p, pg, self.state[p], hyper
     def zero_grad(self, set_to_none=False):
-        "Forget all gradients and their history: fill them with zeros, or drop them"
+        "Zero all gradients and detach them from their history, or set them to None"
         for p,*_ in self.all_params(with_grad=True): zero_or_drop_grad(p, set_to_none)
     @torch.no_grad()
     def step(self, closure=None):
@@ -55,7 +55,7 @@ def _step_param(self:Optimizer, p, state, hyper):
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape
                  lr, # learning rate
-                 wd, # decay: a weight loses the share lr*wd in a step, >= 0
+                 wd, # decay: a weight loses the fraction lr*wd in a step, >= 0
                  do_wd=True, # set to False in the state of biases and norms
                  **kwargs):
     "Decoupled weight decay: `p -= lr*wd * p` (Loshchilov and Hutter, 2019)"
@@ -68,6 +68,6 @@ def l2_reg(p, # parameter, any shape
            wd, # the penalty is `wd/2 * p**2`, >= 0
            do_wd=True, # set to False in the state of biases and norms
            **kwargs):
-    "L2 regularisation: `p.grad += wd * p`; like any gradient it stays there until `zero_grad`"
+    "L2 regularization: `p.grad += wd * p`; like any gradient it stays there until `zero_grad`"
     if do_wd and wd != 0: p.grad.data.add_(p.data, alpha=wd)
 l2_reg.defaults = dict(wd=0.)

@@ -13,9 +13,11 @@ from functools import partial
 from numbers import Integral
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from .messages import *
 from .batches import *
 from .events import *
+from .hypers import *
 from .metrics import *
 from .renamed import *
 from .tasks import *
@@ -29,11 +31,19 @@ _norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 # %% ../../nbs/core/learner_base.ipynb #c7c28b0e
 def norm_and_bias_params(model): # any module
-    "Yields `(parameter, is it of a norm layer?)` for norm layers and for the biases of all others"
+    "Yields `(parameter, is it of a norm layer?)` for norm layers, for the biases and vectors of all others"
     for m in model.modules():
+        norm = _is_norm(m)
         for name,p in m.named_parameters(recurse=False):
-            if isinstance(m, _norms): yield p, True
-            elif 'bias' in name: yield p, False
+            if norm or 'bias' in name or _is_vector(p): yield p, norm
+
+def _is_vector(p): return not is_lazy(p) and p.ndim < 2
+
+def _is_norm(m):
+    "A norm layer by its class; or a layer of your own that has vectors only, such as LLaMA's RMSNorm"
+    if isinstance(m, _norms): return True
+    known = type(m).__module__.startswith('torch.') or [*m.children()]
+    return not known and bool(m._parameters) and all(map(_is_vector, m.parameters()))
 
 # %% ../../nbs/core/learner_base.ipynb #342c3140
 def _entering_frame():
@@ -448,12 +458,28 @@ def _batch_norm_hint(learn, said):
             "drop_last=True, or another batch size")
 
 # %% ../../nbs/core/learner_base.ipynb #96a92127
+def _backward_hint(learn, said):
+    "The loss cannot be differentiated"
+    loss = learn.loss
+    if "attribute 'backward'" in said:
+        return f"the loss function returned a {type(loss).__name__}: let it return a tensor, the loss alone"
+    if 'only for scalar outputs' in said:
+        return (f"the loss has shape {tuple(loss.shape)}, a number for each item: let the loss function "
+                "return their mean, with reduction='mean' or .mean()")
+    if 'does not require grad' not in said: return
+    if not torch.is_grad_enabled():
+        return "gradients are switched off: call fit outside of torch.no_grad() or torch.inference_mode()"
+    return ("no parameter has a part in this loss: is something on the way cut off by .detach(), .item(), "
+            "torch.no_grad() or argmax?")
+
 def _add_error_hint(learn, e):
     "Add to one of the commonest errors what is probably behind it"
     if not isinstance(e, (RuntimeError, ValueError, TypeError, IndexError, AttributeError)): return
     said = str(e)
-    hints = (f(learn, said) for f in (_dtype_hint, _input_hint, _output_hint, _batch_norm_hint))
+    hints = (f(learn, said) for f in _error_hints)
     if hint := next((h for h in hints if h), None): add_note(e, f"({hint})")
+
+_error_hints = _dtype_hint, _input_hint, _output_hint, _batch_norm_hint, _backward_hint
 
 # %% ../../nbs/core/learner_base.ipynb #4b6ef240
 def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
@@ -597,10 +623,29 @@ def check_metrics(metrics): # a metric, several of them, or None
     return ms
 
 # %% ../../nbs/core/learner_base.ipynb #92602c59
+def _check_dls(dls):
+    "An error if `dls` cannot be what a Learner trains on"
+    if dls is None or hasattr(dls, 'train'): return # without data a model can still be looked at
+    raise TypeError(f"dls is a {type(dls).__name__}: give DataLoaders(train, valid), of two loaders or lists "
+                    "of batches; valid may be None")
+
 def _frozen_norms(model):
     "The norm layers that keep statistics and whose parameters are frozen"
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     return [m for m in norms if [*m.parameters()] and not any(p.requires_grad for p in m.parameters())]
+
+# %% ../../nbs/core/learner_base.ipynb #dafac9c0
+def _described(learn):
+    "What `learn` is made of, a line for each part"
+    ps, name = [p for p in learn.model.parameters() if not is_lazy(p)], type(learn.model).__name__
+    n, trained = (f'{sum(p.numel() for p in o):,}' for o in (ps, [p for p in ps if p.requires_grad]))
+    opt = f"{cb_name(learn.opt_func)}, made when a fit begins"
+    if learn.opt is not None: opt = f"{cb_name(learn.opt_func)}, {pluralize(len(learn.opt.hypers), 'group')}"
+    parts = dict(model=f"{name}, {n} parameters" + (f", {trained} of them trained" if trained != n else ''),
+                 data=learn.dls, loss=cb_name(learn.loss_func), optimizer=f"{opt}, lr {learn.lr}",
+                 metrics=', '.join(metric_names(learn.metrics)) or 'none',
+                 callbacks=', '.join(cb.name for cb in learn.cbs), device=learn.device)
+    return '\n'.join([type(learn).__name__, *(f'  {k:<10} {v}' for k,v in parts.items())])
 
 # %% ../../nbs/core/learner_base.ipynb #8a52d3a3
 class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, _State):
@@ -617,10 +662,11 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
                  splitter=trainable_params, # model -> parameters, as a list or as a list of groups
                  wd=None, # weight decay; None leaves the optimizer's own
-                 wd_bn_bias=False, # decay norm layers and biases, too?
+                 wd_bn_bias=False, # decay norm layers, biases and other vectors, too?
                  train_bn=True, # train norm layers in frozen groups?
                  moms=(0.95, 0.85, 0.95), # momentum at start, peak and end of one cycle
                  device=None): # where model and batches go; None leaves the model where it is
+        _check_dls(dls)
         if device is None: device = next((p.device for p in model.parameters()), 'cpu')
         self.dls, self.model = dls, model.to(device)
         self.opt_func = type(self).default_opt if opt_func is None else opt_func
@@ -633,6 +679,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         self._add_first_cbs(listify(cbs))
 
     def __getattr__(self, k): return old_attr(self, k) # what was called otherwise in version 0.1
+    def __repr__(self): return _described(self) if 'cbs' in vars(self) else super().__repr__()
 
     def _modules(self):
         "The modules that belong to a training: the model and, if it is one, the loss"

@@ -38,7 +38,7 @@ def metric_name(m): # a metric
     return getattr(m, 'name', None) or cb_name(m)
 
 def metric_names(metrics): # a list of metrics
-    "The headings of the table's columns, each another; a collection of metrics has one for each of them"
+    "The headings of the table's columns, all different; a collection of metrics has one for each of its own"
     def columns(m): return m.keys() if is_stateful_metric(m) and hasattr(m, 'keys') else [metric_name(m)]
     named = [(name, m) for m in metrics for name in columns(m)]
     return _tell_apart(_tell_apart([name for name,_ in named], [_settings(m) for _,m in named]))
@@ -97,7 +97,7 @@ def accuracy_multi(pred, # (n, labels), before the sigmoid
                    yb, # 0 or 1 for each, (n, labels)
                    thresh=0.5, # a label is predicted if its probability is above this
                    sigmoid=True): # False: `pred` are probabilities
-    "The fraction of labels, of all items together, that are rightly said to be there or not"
+    "The fraction of labels, of all items together, that are predicted correctly as present or absent"
     if pred.shape != yb.shape:
         raise ValueError(f"accuracy_multi needs a 0 or 1 for each prediction: there are predictions of shape "
                          f"{tuple(pred.shape)}, and targets of shape {tuple(yb.shape)}")
@@ -120,7 +120,7 @@ class MetricAccumulator:
     def __init__(self, metrics): self.metrics, self.sums, self.n_seen = metrics, None, 0
 
     def reset(self):
-        "Begin anew"
+        "Start again from zero"
         self.sums, self.n_seen = None, 0
         for m in self.metrics:
             if is_stateful_metric(m): m.reset()

@@ -65,19 +65,37 @@ def _plus_equals():
 # %% ../../nbs/course/keys_optimizers.ipynb #24a6f515
 @answer_key
 def _tame(Optimizer, sgd_cb):
-    def tamed(cb): return descent_path(partial(Optimizer, cbs=[cb, sgd_cb], lr=0.3))[-1].norm().item()
+    def moved(cb, start, grad):
+        p = torch.tensor([start])
+        opt = Optimizer([p], [cb, sgd_cb], lr=0.3)
+        for _ in range(3):
+            p.grad = torch.tensor([grad])
+            opt.step()
+        return abs(p.item() - start)/0.09 # of what three gradients of 0.1 would do
+    def tamed(cb):
+        far = descent_path(partial(Optimizer, cbs=[cb, sgd_cb], lr=0.3))[-1].norm().item()
+        return [far, moved(cb, 0., 0.1), moved(cb, 1., 0.)]
     def nothing(p, **kwargs): pass
     def signs(p, **kwargs): p.grad.sign_()
     def tiny_steps(p, **kwargs): p.grad.mul_(1e-3)
-    define_exercise('tame', tamed, lambda far: far < 0.1,
+    def smaller_rate(p, **kwargs): p.grad.mul_(0.3)
+    def moves_weights(p, **kwargs):
+        p.data.mul_(0.1)
+        p.grad.zero_()
+    define_exercise('tame', tamed, lambda v: v[0] < 0.1 and v[1] > 0.5 and v[2] == 0,
                     wrong=[(nothing,
-                            "it still diverges: the steps across have to be shorter", lambda v: not v < 4.2),
+                            "it still diverges: the steps across have to be shorter", lambda v: not v[0] < 4.2),
+                           (moves_weights, "that moves the weight itself, even where the loss is flat: change "
+                                           "`p.grad` alone", lambda v: v[2] > 0),
                            (tiny_steps, "it is tame, but so slow that it does not get there: the flat "
                                         "direction needs longer steps",
-                            lambda v: v > 1),
+                            lambda v: v[0] > 1),
+                           (smaller_rate, "that is a smaller learning rate for every step, as if the valley were "
+                                          "less steep: leave small gradients as they are",
+                            lambda v: v[1] <= 0.5),
                            (signs, "nearly: it cannot settle while its steps stay long. What if "
                                    "they got shorter with time?",
-                            lambda v: v >= 0.1)])
+                            lambda v: v[0] >= 0.1)])
 
 # %% ../../nbs/course/keys_optimizers.ipynb #6aa9ae7a
 @answer_key
@@ -102,7 +120,7 @@ def _average_starts():
 
 # %% ../../nbs/course/keys_optimizers.ipynb #dd55f888
 @answer_key
-def _best_beta(moving_average):
+def _best_beta():
     def nearest(noise):
         clean, noisy = noisy_signal(noise=noise)
         betas = torch.arange(100)/100
@@ -138,17 +156,17 @@ def _no_memory():
 @answer_key
 def _turning_back():
     define_exercise('turning-back', float, 7,
-                    wrong=[(1, "SGD would turn at once; this ball has a speed of 10"),
+                    wrong=[(1, "SGD would turn at once; this ball has a velocity of 10"),
                            (10, "that is how far the memory reaches. But the new gradients pull back, too"),
                            (6, "after six steps it is 0.63, still above 0: one more"),
                            (8, "one too late: 8, 6.2, 4.58, 3.12, 1.81, ...")])
 
 # %% ../../nbs/course/keys_optimizers.ipynb #b7f17d58
 @answer_key
-def _own_race(race):
+def _own_race():
     def raced(pair):
         lr, mom = (torch.tensor(float(o), dtype=torch.float64) for o in pair)
-        return [race(lr, mom, 60, 100.).item(), mom.item()]
+        return [momentum_race(lr, mom, 60, 100.).item(), mom.item()]
     define_exercise('own-race', raced, lambda v: v[0] < 1e-3,
                     wrong=[((2/101, 0.),
                             "the best that plain SGD can do, and "
@@ -288,7 +306,7 @@ def _without_momentum(Adam, RMSProp):
                     walk(lambda params, lr: torch.optim.Adam(params, lr=lr, betas=(0., 0.99), eps=1e-5)),
                     tol=1e-6,
                     wrong=[(lambda params, lr: Adam(params, lr, wd=0.),
-                            "its momentum is still there: which hyper switches it off?"),
+                            "its momentum is still there: which argument of `Adam` switches it off?"),
                            (lambda params, lr: RMSProp(params, lr, eps=1e-5),
                             "its first step is ten times too long: nobody debiases the squares",
                             lambda v: abs(list(v.values())[0][0]) > 0.5)])
@@ -298,7 +316,7 @@ def _without_momentum(Adam, RMSProp):
 def _cap():
     define_exercise('cap', float, 0.1,
                     wrong=[(10., "that caps it at a tenth of lr: the cap is lr/eps"),
-                           (1., "that caps it at lr itself"),
+                           (1., "that caps it at lr itself: it is safe, but a smaller eps does, too"),
                            (0.01,
                             "that allows a hundred times: eps stands beside the "
                             "root, and takes none itself")])

@@ -70,7 +70,7 @@ sweep_rates = torch.logspace(-3, 1.4, 45).tolist() # 10 in each power of ten
 def best_lr(opt_func, # makes an optimizer from lists of parameters
             starts, # first weights, shape (starts, 2)
             f, goals): # loss of two weights; places to arrive at
-    "The rate that ends nearest to a goal, on the average of the log of the distance over all starts"
+    "The rate that ends closest to a goal, by the mean of the log of the distance over all starts"
     ends = distance_to_goal(descent_paths(opt_func, dict(lr=sweep_rates), starts, f)[:,:,-1], goals)
     return sweep_rates[ends.log().mean(dim=1).argmin()]
 
@@ -92,7 +92,7 @@ def run_race(f, xlim, ylim, goals, across, up, start): # as in `landscapes`
 # %% ../../nbs/course/optimizer_race.ipynb #c55e7e87
 def first_step_below(far, # distances, the last axis the steps
                      near=0.1): # how near is there?
-    "Number of the first step that is nearer than `near`; nan if none is"
+    "Number of the first step that is closer than `near`; nan if none is"
     there = far < near
     return torch.where(there.any(dim=-1), there.float().argmax(dim=-1), torch.nan)
 

@@ -28,7 +28,7 @@ from ..training.schedule import *
 from ..training.mixed_precision import *
 from ..training.weight_averaging import *
 from ..training.mixup import *
-from ..training.checkpoint import *
+
 from ..vision.imagenette import *
 from ..vision.augment import *
 from ..vision.images import *
@@ -205,11 +205,10 @@ def train_config(config, # a `TrainingConfig`
     "Train once from random weights; gives the epochs, the seconds and the precision"
     set_seed(seed)
     learn = leaderboard_learner(config, dls)
-    cbs = [config_schedule(config), _ProgressiveResizing(config.first_side, preset.size)]
-    if config.take_turns: cbs.append(_AlternatingFlip())
-    if file: cbs.append(Checkpoint(file))
-    fit = lambda learn: learn.fit(preset.n_epoch, config.lr, cbs=cbs, resume=file is not None)
-    res = timed_fit(learn, fit)
+    own = [config_schedule(config), _ProgressiveResizing(config.first_side, preset.size)]
+    if config.take_turns: own.append(_AlternatingFlip())
+    def fit(learn, cbs=(), **kwargs): return learn.fit(preset.n_epoch, config.lr, cbs=[*own, *cbs], **kwargs)
+    res = timed_fit(learn, fit, file)
     if crops: res['middles'] = score_center_crops(learn, crops)
     if file: Path(file).unlink(missing_ok=True) # nothing is left to be lost
     return res
@@ -346,9 +345,8 @@ def run_leaderboard(path=None, # folder of images; None: found as `find_imagenet
                     out=None, # folder for the results; None: runs/PRESET-DEVICE
                     retrain=False): # train again what is already there?
     "Train the chosen config for the leaderboard's rules and print the table; resumes where it stopped"
-    check_count('seeds', seeds)
-    search = Search([best_variant], preset, range(seeds), False, path, device, out, retrain)
-    res = [search.train(best_variant, seed) for seed in search.seeds]
+    search = Search([best_variant], preset, range(check_seeds(seeds)), False, path, device, out, retrain)
+    with lock_dir(search.out, wait=False): res = [search.train(best_variant, seed) for seed in search.seeds]
     table = leaderboard_table(load_results(search.out, variants, 'variant'))
     atomic_write_text(search.out/'tables.md', table + '\n')
     print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')
@@ -363,9 +361,10 @@ def run_search(path=None, # folder of images; None: found as `find_imagenette` s
                out=None, # folder for the results; None: runs/PRESET-DEVICE
                retrain=False): # train again what is already there?
     "Train variants on nine tenths of the training images and print what each is worth on the rest"
-    check_count('seeds', seeds)
-    search = Search(list(names or variants), preset, range(100, 100+seeds), True, path, device, out, retrain)
-    res = [search.train(name, seed) for seed in search.seeds for name in search.configs]
+    seeds = range(100, 100 + check_seeds(seeds))
+    search = Search(list(names or variants), preset, seeds, True, path, device, out, retrain)
+    with lock_dir(search.out, wait=False):
+        res = [search.train(name, seed) for seed in search.seeds for name in search.configs]
     table = search_table(load_results(search.out, variants, 'variant'))
     atomic_write_text(search.out/'tables.md', table + '\n')
     print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')

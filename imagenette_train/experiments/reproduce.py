@@ -173,11 +173,12 @@ def stale_files(out): # folder that `write_report` wrote to
 def train_run(run, # a `RunConfig`
               profile, # a `Profile`
               dls, # what `profile_data` gave
-              seed): # of weights, batches and augmentation
+              seed, # of weights, batches and augmentation
+              file=None): # checkpoint, from which to resume; None: there is none
     "Train one run; return per-epoch results and per-batch records"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=run.opt_func)
-    res = timed_fit(learn, lambda learn: run.fit(learn, profile.n_epoch))
+    res = timed_fit(learn, lambda learn, **kwargs: run.fit(learn, profile.n_epoch, **kwargs), file)
     rec, rounded = learn.recorder, lambda vs: [float(f'{o:.5g}') for o in vs]
     return {**res, 'losses': [round(o, 4) for o in rec.losses], 'lrs': rounded(rec.lrs),
             'moms': rounded(rec.hps.get('mom', ()))}
@@ -270,7 +271,7 @@ def _train_each(plan, retrain):
         left = _time_left(statistics.mean(spent or [estimate]), still, plan)
         said = f', about {format_time(left)} left' if still else ''
         print(f"[{i+1}/{n}] {run.title}, seed {seed}{said}\n{run.opt}\n{run.call}")
-        make = lambda: train_run(run, plan.profile, plan.dls, seed)
+        make = lambda: train_run(run, plan.profile, plan.dls, seed, run_checkpoint(path))
         res, kept = load_or_run(path, run_key(name, plan, seed), make, retrain)
         if kept: _print_kept(res)
         else: spent.append(res['seconds'])
@@ -301,7 +302,7 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
     p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} images\non {device_name(plan.device)}\n")
-    done = list(_train_each(plan, retrain))
+    with lock_dir(plan.out, wait=False): done = list(_train_each(plan, retrain))
     table = fit_to_terminal(write_report(plan.out), drop=('call', 'seeds'))
     print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the figures are in\n"
           f"{plan.out}{note}")

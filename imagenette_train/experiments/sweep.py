@@ -119,11 +119,13 @@ def train_contender(contender, # a `Contender`
                     profile, # a `Profile`
                     dls, # what `hold_out_dls` gave
                     valid, # loader of the validation set
-                    seed): # of weights, batches and augmentation
+                    seed, # of weights, batches and augmentation
+                    file=None): # checkpoint, from which to resume; None: there is none
     "Train once; its epochs, scored on the held-out images, and the validation set's score at the end"
     set_seed(seed)
     learn = profile_learner(profile, dls, opt_func=contender.opt_func, cbs=TerminateOnNaNCallback)
-    res = timed_fit(learn, lambda learn: contender.fit(learn, profile.n_epoch, lr))
+    fit = lambda learn, **kwargs: contender.fit(learn, profile.n_epoch, lr, **kwargs)
+    res = timed_fit(learn, fit, file)
     loss,acc = learn.validate(valid)
     diverged = loss is None or not math.isfinite(loss) or len(res['epochs']) < profile.n_epoch
     epochs = [{k: _finite(v) for k,v in e.items()} for e in res['epochs']]
@@ -152,7 +154,7 @@ def _search(plan, valid, name, seeds, retrain, log):
     while todo := next_runs(accs, c.start, c.book, seeds):
         for k,seed in todo:
             lr, path = grid_lr(k), plan.out/f'{name}-lr{grid_lr(k):g}-seed{seed}.json'
-            make = lambda: train_contender(c, lr, plan.profile, plan.dls, valid, seed)
+            make = lambda: train_contender(c, lr, plan.profile, plan.dls, valid, seed, run_checkpoint(path))
             res, kept = load_or_run(path, sweep_key(name, k, plan, seed), make, retrain)
             accs.setdefault(k, {})[seed] = acc = held_out_accuracy(res)
             if not kept: log(f"{c.title}, lr {lr:g}, seed {seed}: {acc:.3f} ({format_time(res['seconds'])})")
@@ -170,8 +172,9 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     plan = ExperimentPlan(contenders, 'contender', names, profile, path, device, seeds, out, 'sweep-')
     valid, plan.dls = plan.dls.valid, hold_out_dls(plan.dls, plan.profile.hold_out or 10)
     names = list(dict.fromkeys(name for _,name in plan.todo))
-    for n in sorted({1, seeds}): # every curve first, then the seeds
-        for name in names: _search(plan, valid, name, n, retrain and n == 1, partial(print, flush=True))
+    with lock_dir(plan.out, wait=False):
+        for n in sorted({1, seeds}): # every curve first, then the seeds
+            for name in names: _search(plan, valid, name, n, retrain and n == 1, partial(print, flush=True))
     print(write_sweep(plan.out))
     return load_results(plan.out, contenders, 'contender')
 

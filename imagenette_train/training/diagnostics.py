@@ -24,8 +24,8 @@ from .hooks import *
 
 # %% ../../nbs/training/diagnostics.ipynb #58a4c42e
 class LoopTimer(Callback):
-    "Where the time of training batches goes, in seconds per part"
-    run_valid, run_outside_fit, order = False, False, 1000
+    "Measures how long each part of a training batch takes, in seconds"
+    run_valid, run_outside_fit, order, optional_on_resume = False, False, 1000, True
     parts = dict(data='begin_batch', forward='after_pred', loss='after_loss', backward='after_backward',
                  step='after_step', callbacks='after_batch')
     def begin_fit(self): self.seconds, self.n, self.cancelled = dict.fromkeys(self.parts, 0.), 0, False
@@ -197,7 +197,7 @@ def _model_rows(learn, probe, idle):
 def sanity_check(self:Learner,
                  n_steps=30, # how often the one batch is trained on
                  lr=None): # at which rate; None: the Learner's
-    "Try one batch with everything, leave no trace, print what was found; gives what is wrong, a list"
+    "Try everything on one batch without a trace and print the findings; return a list of what is wrong"
     with self.trial_run():
         batch = self.dls.one_batch()
         rows = [*_data_rows(self.dls, batch)]

@@ -19,14 +19,14 @@ from ..callbacks import *
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
 class CSVLogger(Callback):
     "Writes the Recorder's table to a file, row by row; a training that is resumed goes on in it"
-    run_after, run_outside_fit, free_on_resume = Recorder, False, ('file', 'append')
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  file='history.csv', # where to
                  append=False): # add to a file that is there (else start anew)?
         self.file, self.append, self._open_file = Path(file).expanduser(), append, None
     def begin_fit(self):
-        if not is_main_process(): return
-        self.start = 0 # where our rows begin
+        if not is_main_process() or self.learn.stage > 1: return # the second part of one training goes on
+        self.start, self._told = 0, False # where our rows begin; has a stream been told what was before?
         if is_stream(self.file): return # such as /dev/stdout
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open('ab') as f: self.start = f.tell() if self.append else 0
@@ -37,8 +37,9 @@ class CSVLogger(Callback):
         others = self.file.read_bytes()[:self.start] if self.start and self.file.exists() else b''
         with atomic_open(self.file) as f: f.write(others)
         self._open_file = self.file.open('a', newline='', encoding='utf-8')
-        if not others: self._write(self.recorder.metric_names)
-        rec = self.recorder
+        if self._told and is_stream(self.file): return
+        self._told, rec = True, self.recorder
+        if not others: self._write(rec.metric_names)
         for i,(v,s) in enumerate(zip(rec.values, rec.seconds)): self._write([i, *v, format_time(s)])
     def after_epoch(self):
         if self._open_file is not None: self._write(self.recorder.row)
@@ -53,11 +54,12 @@ class CSVLogger(Callback):
 # %% ../../nbs/training/loggers.ipynb #8f19d216
 class TensorBoardLogger(Callback):
     "Writes losses and hypers of each batch, and the table's row of each epoch, for TensorBoard"
-    run_after, run_outside_fit, free_on_resume = Recorder, False, ('log_dir', 'every')
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  log_dir='runs', # folder
                  every=1): # write every so many training batches
         self.log_dir, self.every, self._writer = log_dir, check_count('every', every), None
+        self.before, self.n_epochs = 0, 0 # batches of earlier fits; epochs so far
     def begin_fit(self):
         if not is_main_process(): return
         try: from torch.utils.tensorboard import SummaryWriter
@@ -67,26 +69,32 @@ class TensorBoardLogger(Callback):
     def begin_epoch(self):
         if self._writer is not None or not is_main_process(): return
         # what was written after the checkpoint from which we resume is hidden
-        self._writer = self._make(self.log_dir, purge_step=self.train_iter if self.train_iter else None)
+        done = self.before + self.train_iter
+        self._writer = self._make(self.log_dir, purge_step=done+1 if done else None)
     def after_batch(self):
         if self._writer is None or self.loss is None or not self.training: return
         if self.train_iter % self.every: return
-        self._writer.add_scalar('train/loss', float(self.loss.detach()), self.train_iter)
-        for k,v in self.opt.hypers[-1].items():
-            if isinstance(v, (int, float)): self._writer.add_scalar(f'hyper/{k}', v, self.train_iter)
+        step = self.before + self.train_iter
+        self._write(step, 'train', dict(loss=float(self.loss.detach())))
+        self._write(step, 'hyper', self.opt.hypers[-1])
     def after_epoch(self):
+        self.n_epochs += 1
         if self._writer is None: return
-        for k,v in zip(self.recorder.metric_names[1:-1], self.recorder.values[-1]):
-            if isinstance(v, (int, float)): self._writer.add_scalar(f'epoch/{k}', v, self.epoch+1)
+        rec = self.recorder
+        self._write(self.n_epochs, 'epoch', dict(zip(rec.metric_names[1:-1], rec.values[-1])))
+    def _write(self, step, group, numbers):
+        for k,v in numbers.items():
+            if isinstance(v, (int, float)): self._writer.add_scalar(f'{group}/{k}', v, step)
     def cleanup_fit(self):
+        self.before += self.train_iter # the next fit goes on from here
         if self._writer is not None: self._writer.close()
         self._writer = None
     def __getstate__(self): return {**vars(self), '_writer': None}
 
 # %% ../../nbs/training/loggers.ipynb #cba9a2f9
 class LogCallback(Callback):
-    "Hands every epoch's row, and training losses and rates, to an experiment tracker"
-    run_after, run_outside_fit = Recorder, False
+    "Passes each epoch's row, and training losses and rates, to an experiment tracker"
+    run_after, run_outside_fit, optional_on_resume = Recorder, False, True
     def __init__(self,
                  log, # called as `log({name: number}, step=batches so far)`, such as `wandb.log`
                  every=50): # training batches between two losses; None: epochs only
@@ -99,13 +107,13 @@ class LogCallback(Callback):
         self._log(loss=float(self.loss.detach()), **self.opt.hypers[-1])
     def after_epoch(self):
         rec = self.recorder
-        self._log(epoch=self.epoch+1, **dict(zip(rec.metric_names[1:-1], rec.values[-1])))
-    def after_fit(self): self.before += self.train_iter # the next fit goes on from here
+        self._log(epoch=len(rec.values), **dict(zip(rec.metric_names[1:-1], rec.values[-1])))
+    def cleanup_fit(self): self.before += self.train_iter # the next fit goes on from here
 
 # %% ../../nbs/training/loggers.ipynb #f2343476
 @patch(as_prop=True)
 def history(self:Recorder):
-    "A dict for each epoch of the last fit: losses, metrics, seconds"
+    "A dict for each epoch of the last training, a fit or `fine_tune`: losses, metrics, seconds"
     names = self.metric_names[1:-1]
     return [dict(epoch=i, **dict(zip(names, row)), time=secs)
             for i,(row,secs) in enumerate(zip(self.values, self.seconds))]
@@ -123,7 +131,7 @@ def _numeric_columns(rows):
 
 @patch
 def plot_metrics(self:Recorder):
-    "Draw the losses and every metric, epoch by epoch; gives the axes"
+    "Plot the losses and every metric, epoch by epoch; return the axes"
     import matplotlib.pyplot as plt
     rows = self.history
     if not rows: raise ValueError("there is nothing to draw yet: call fit first")

@@ -26,7 +26,7 @@ class _Schedule:
     def __repr__(self): return f"{self.make.__name__}({', '.join(map(repr, self.args))})"
 
 def annealer(f): # a formula: the ends, or whatever shapes it, and last `pct`, 0 to 1
-    "Make the formula `f` a function of its ends, which gives a schedule: a function of `pct`"
+    "Turn the formula `f` into a function of its ends that returns a schedule: a function of `pct`"
     *ends, _ = inspect.signature(f).parameters.values()
     signature = inspect.Signature(ends)
     @wraps(f)
@@ -90,7 +90,7 @@ def combined_cos(pct_start, # share of the way up
 
 # %% ../../nbs/training/schedule.ipynb #38116180
 class ParamScheduler(Callback):
-    "Sets hypers before each training batch, by schedules of `pct_train`; after the fit they are put back"
+    "Sets hyper-parameters before each batch by schedules of `pct_train`; restores them after the fit"
     run_after, run_before, run_outside_fit = TrainEvalCallback, Recorder, False
     # dict: name of a hyper -> function of 0..1 that gives its value (or a list, one per group)
     def __init__(self, scheds):
@@ -111,7 +111,9 @@ class ParamScheduler(Callback):
         hypers = learn.opt.hypers[-1]
         for k in self.scheds: self.hps[k].append(hypers[k])
     def cleanup_fit(self): # after an interrupted fit as well
-        if self.hps and hasattr(self.learn, 'recorder'): self.recorder.hps = self.hps
+        if self.hps and hasattr(self.learn, 'recorder'):
+            rec = self.recorder # which keeps those of a first part, as `fine_tune` has one
+            rec.hps = {**rec.hps, **{k: [*rec.hps.get(k, ()), *v] for k,v in self.hps.items()}}
         if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
     def resume_settings(self):
         "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"
@@ -158,7 +160,7 @@ def fit_one_cycle(self:Learner,
 @patch
 def plot_sched(self:Recorder,
                keys=None): # names of hypers; None: all that were scheduled
-    "Draw the hypers that were scheduled in the last fit"
+    "Plot the hyper-parameters that were scheduled in the last fit"
     import matplotlib.pyplot as plt
     hps = {k:v for k,v in self.hps.items() if keys is None or k in keys} or {'lr': self.lrs}
     fig,axs = plt.subplots(1, len(hps), figsize=(4.5*len(hps), 3), squeeze=False)

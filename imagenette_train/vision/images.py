@@ -57,19 +57,21 @@ def _open_image(path):
     Image.init() # what this Pillow knows
     return Image.open(path, formats=[o for o in _formats if o in Image.OPEN])
 
-def _why_not(path, e):
-    "What is wrong with the image `path`, which could not be decoded"
-    size = Path(path).stat().st_size if Path(path).exists() else None
+def _why_not(file, e):
+    "What is wrong with the image `file`, which could not be decoded"
     e = str(e) or type(e).__name__
+    if not isinstance(file, (str, os.PathLike)): return f"the image cannot be decoded ({e})"
+    if os.path.isdir(file): return f"{file} is a folder, and no image: give the images in it"
+    size = os.stat(file).st_size if os.path.exists(file) else None
     what = {None: "is missing", 0: "is empty (0 bytes)"}.get(size, f"cannot be decoded ({e})")
-    return f"the image {path} {what}: replace it, or unpack the archive again"
+    return f"the image {file} {what}: replace it"
 
-def decode_image(file, # path, or a PIL image
+def decode_image(file, # path, open file, or a PIL image
                  min_side): # length of the shorter side of the result, pixels
-    "An image in RGB, turned as its camera says, as an array (height, width, 3) of uint8"
+    "An image in RGB, rotated as its EXIF tag says, as an array (height, width, 3) of uint8"
     from PIL import ImageOps
-    ours = isinstance(file, (str, os.PathLike))
-    if ours: check_is_file(file)
+    if isinstance(file, (str, os.PathLike)): check_is_file(file)
+    ours = not hasattr(file, 'convert')
     try:
         with _open_image(file) if ours else nullcontext(file) as im:
             if ours: im.draft('RGB', (min_side, min_side)) # would change an image that is not ours
@@ -77,7 +79,7 @@ def decode_image(file, # path, or a PIL image
                 im = _to_uint8(im)
                 return _shorter_side((ImageOps.exif_transpose(im) or im).convert('RGB'), min_side)
     except Exception as e: # decoders raise all kinds
-        raise ValueError(_why_not(file, e) if ours else f"the image cannot be decoded ({e})") from None
+        raise ValueError(_why_not(file, e)) from None
 
 # %% ../../nbs/vision/images.ipynb #cb6ba50e
 class ImageCache:
@@ -125,12 +127,18 @@ class ImageCache:
         return at_each_byte.index_select(0, rows.view(-1)).view(-1, size, size, 3)
 
 # %% ../../nbs/vision/images.ipynb #03ccc09b
+def _decode_to_cache(file, min_side):
+    "As `decode_image`; an error says that one broken image can be left out, too"
+    try: return decode_image(file, min_side)
+    except ValueError as e:
+        raise ValueError(f"{e}, or leave it out: images_from_folder(..., skip_broken=True)") from None
+
 def _write_images(out, files, min_side, bar):
     "Decode `files` on all cores and write their bytes to the open file `out`; gives their sizes"
     sizes = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for i in range(0, len(files), 256):
-            for a in pool.map(lambda f: decode_image(f[0], min_side), files[i:i+256]):
+            for a in pool.map(lambda f: _decode_to_cache(f[0], min_side), files[i:i+256]):
                 out.write(a.tobytes())
                 sizes.append([int(n) for n in a.shape[:2]])
                 bar.update()
@@ -181,6 +189,6 @@ def cache_images(files, # list of `(path, class number)`
             atomic_write_text(idx, json.dumps(dict(sizes=sizes, checksum=_checksum(raw, sizes))))
         except OSError as e:
             if e.errno not in disk_full_errnos: raise
-            raise _disk_full(e, d, len(files)*min_side*min_side*4 >> 20) from None
+            raise _disk_full(e, d, max(1, len(files)*min_side*min_side*4 >> 20)) from None
         finally: bar.close()
     return ImageCache(raw, sizes, [k for _,k in files], [Path(f) for f,_ in files])

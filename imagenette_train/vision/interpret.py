@@ -16,7 +16,7 @@ from ..training.saving import *
 
 # %% ../../nbs/vision/interpret.ipynb #ce50c723
 class _Predictions:
-    "What a model says of a validation set: probabilities, targets, losses, and the images' files"
+    "The predictions of a model for a validation set: probabilities, targets, losses, and the images' files"
     def __init__(self,
                  probs, # probability of each class, 0 to 1, (n, c); of numbers, the numbers
                  targets, # class numbers, (n,); of labels 0 or 1, (n, c); of pixels (n, h, w)
@@ -157,7 +157,7 @@ class _TopLosses(_Predictions):
 
 # %% ../../nbs/vision/interpret.ipynb #c2f4f9c6
 class Interpretation(_Confusion, _ClassAccuracy, _TopLosses):
-    "What a model says of a validation set: probabilities, targets, losses, and the images' files"
+    "The predictions of a model for a validation set: probabilities, targets, losses, and the images' files"
 
 def _check_targets(task, probs, targets):
     "An error unless there is a target of the right shape for each of the predictions"

@@ -6,7 +6,7 @@
 __all__ = ['ImageLoader', 'oversample_classes', 'get_data', 'ImagePathLoader']
 
 # %% ../../nbs/vision/loaders.ipynb #98b051c0
-import os
+import io, os
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class ImageLoader:
 # %% ../../nbs/vision/loaders.ipynb #bb9d42aa
 def oversample_classes(pics, # `ImageCache`
                        seed=0): # of which images come once more, where the numbers do not divide
-    "The same images, each of a rarer class several times; every class has then as many as the largest one"
+    "Repeat the images of rarer classes until every class has as many as the largest one"
     rng, y = np.random.default_rng(seed), pics.y.numpy()
     if y.dtype.kind == 'f' or hasattr(pics, 'masks'):
         raise ValueError("oversample=True is for classes, and these targets are none")
@@ -118,39 +118,65 @@ def show_batch(self:DataLoaders,
     fig.tight_layout()
 
 # %% ../../nbs/vision/loaders.ipynb #3a7bf1e6
+def _no_image(item):
+    "What is wrong with `item`, which is no image"
+    what = f"a {type(item).__name__}"
+    if hasattr(item, 'dtype'): what += f" of {item.dtype} and shape {tuple(item.shape)}"
+    prepared = isinstance(item, (torch.Tensor, tuple, list))
+    more = ". Batches that are prepared already are for get_preds" if prepared else ''
+    return TypeError(f"{what} is no image: give a path, the bytes of a file, an open file, a PIL image, or "
+                     f"an array (height, width, 3) or (height, width) of uint8{more}")
+
+def _as_image(item):
+    "What `decode_image` takes, of whatever may stand for an image; an error if it does not"
+    from PIL import Image
+    if isinstance(item, (bytes, bytearray)): return io.BytesIO(item)
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
+        if item.ndim == 2 or item.ndim == 3 and item.shape[2] in (3, 4): return Image.fromarray(item)
+    if isinstance(item, (str, os.PathLike, Image.Image)) or hasattr(item, 'read'): return item
+    raise _no_image(item)
+
+# %% ../../nbs/vision/loaders.ipynb #c8684930
 class ImagePathLoader:
     "Batches of images without classes, decoded when they are asked for and prepared as in validation"
     def __init__(self,
-                 items, # paths, PIL images, or arrays (height, width, 3) of uint8
+                 items, # paths, bytes of files, open files, PIL images, or arrays (height, width, 3) of uint8
                  size, # side of the square that is cropped from each, pixels
                  tfm, # `Augment`
                  bs=64, # images in a batch
-                 device='cpu'): # where the work is done
-        self.items, self.size, self.tfm, self.bs, self.device = list(items), size, tfm, bs, device
+                 device='cpu', # where the work is done
+                 skip_broken=False): # leave out what cannot be decoded? Its numbers are then in `broken`
+        self.size, self.tfm, self.bs, self.device, self.skip_broken = size, tfm, bs, device, skip_broken
+        self.items, self.broken = list(map(_as_image, items)), {}
 
     def __len__(self): return -(-len(self.items)//self.bs)
 
-    def _center_square(self, item):
-        "The middle of an image, (size, size, 3)"
-        from PIL import Image
-        if hasattr(item, '__array_interface__') and hasattr(item, 'ndim'): item = Image.fromarray(item)
-        a = decode_image(item, self.size)
+    def _center_square(self, i):
+        "The middle of image number `i`, (size, size, 3); None if it is broken, and is left out"
+        try: a = decode_image(self.items[i], self.size)
+        except ValueError as e:
+            if not self.skip_broken: raise ValueError(f"{e}, or leave it out: skip_broken=True") from None
+            self.broken[i] = str(e)
+            return
         t,l = ((n-self.size+1)//2 for n in a.shape[:2])
         return torch.tensor(a[t:t+self.size, l:l+self.size])
 
     def __iter__(self):
+        self.broken, n = {}, len(self.items)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for i in range(0, len(self.items), self.bs):
-                xb = torch.stack(list(pool.map(self._center_square, self.items[i:i+self.bs])))
-                yield (self.tfm(xb.to(self.device), False),)
+            for i in range(0, n, self.bs):
+                squares = pool.map(self._center_square, range(i, min(n, i+self.bs)))
+                squares = [o for o in squares if o is not None]
+                if squares: yield (self.tfm(torch.stack(squares).to(self.device), False),)
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4ba
 @patch
 def test_dl(self:DataLoaders,
-            items): # paths, PIL images, or arrays (height, width, 3) of uint8
+            items, # paths, bytes of files, open files, PIL images, or arrays (height, width, 3) of uint8
+            skip_broken=False): # leave out what cannot be decoded, as `ImagePathLoader` does?
     "A loader of images without classes, prepared as those of the validation set"
     dl = self.valid
     if not isinstance(dl, ImageLoader):
         raise TypeError("test_dl prepares images as get_data does for validation, and these DataLoaders "
                         "are not from get_data: make a loader yourself and give it to get_preds")
-    return ImagePathLoader(items, dl.size, dl.tfm, dl.bs, dl.device)
+    return ImagePathLoader(items, dl.size, dl.tfm, dl.bs, dl.device, skip_broken)
