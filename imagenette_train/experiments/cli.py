@@ -41,7 +41,7 @@ def _names(runs): return runs.split(',') if runs else None
 # %% ../../nbs/experiments/cli.ipynb #08ec1dcb
 @_command
 def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
-               profile:str=None, # chapter (ResNet-34, 128 px; the default on CUDA), quick (64 px), smoke
+               profile:str=None, # chapter (ResNet-34, 128 px; default on CUDA), quick (64 px), small, smoke
                device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
                seeds:int=1, # number of seeds
                runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop)
