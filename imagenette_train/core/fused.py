@@ -211,10 +211,14 @@ class _Whole:
     def run(self, f, writes_grad):
         f(self.param.data, self.param.grad.data, *(self.state[k] for k in self.names))
 
+def _has_long_rows(p):
+    "Is it worth compiling sums along the dimensions of `p`?"
+    return 1 not in p.shape and (p.shape[-1] >= 16 or not p.is_cpu)
+
 def _call_whole(k, prog, factors, on_device, *ts):
     "Kernel `k` on one parameter, gradient and state; uncompiled, if they lie in memory in different ways"
     p = ts[0]
-    if prog.along: fits = 1 not in p.shape and all(t.is_contiguous() for t in ts)
+    if prog.along: fits = _has_long_rows(p) and all(t.is_contiguous() for t in ts)
     else: fits = all(t.ndim == 0 if one else (t.shape, t.stride()) == (p.shape, p.stride())
                      for t,one in zip(ts, k.single))
     if not fits: prog.tensors(*ts, factors)
@@ -444,7 +448,7 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
     def _compiled(self, prog, kind, factors):
         "The compiled sweep for parameters of `kind`; None if it cannot be compiled"
         for p,state in zip(kind.ps, kind.states):
-            if prog.along and 1 in p.shape: continue # it does not say which dimensions its state has
+            if prog.along and not _has_long_rows(p): continue
             return compile_kernel(prog, [p, p.grad, *(state[k] for k in prog.tensor_names)], factors)
 
     def _prepare_kind(self, kind, hyper):
