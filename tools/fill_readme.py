@@ -37,7 +37,7 @@ def trained(profile):
     s, env = found[0]['settings'], found[0]['environment']
     p, data = s['profile'], s['data']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
-    pictures = f"{data['n_train']} pictures to train on and {data['n_valid']} to validate ({data['copy']})"
+    pictures = f"{data['n_train']} images to train on and {data['n_valid']} to validate ({data['copy']})"
     where = f"{found[0]['precision']}, {env['device_name']}, torch {env['torch']}, {env['date'][:10]}"
     return f"`{p['name']}`: {size}, {pictures}, {where}.{took(found)}\n\n{compare_table(found)}"
 
@@ -122,7 +122,7 @@ def best(name):
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
     return (f"By the rules of Imagenette's leaderboard, {n_epoch} epochs: **{format_mean_std(accs, 2)} %** "
             f"({len(accs)} seeds); the board's best is {leaderboard[size, n_epoch]} %. Ours is of a squashed "
-            f"copy of the pictures, so no leaderboard entry. [All results]({blob}/results/README.md).")
+            f"copy of the images, so no leaderboard entry. [All results]({blob}/results/README.md).")
 
 def facts(name):
     "How much there is"

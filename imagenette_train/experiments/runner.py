@@ -272,5 +272,5 @@ def describe_run(res): # a raw result
     p, data, env = res['settings']['profile'], res['settings']['data'], res['environment']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, {res['precision']}"
     images = f"{data['copy']}, {data['n_train']} to train on, {data['n_valid']} to validate"
-    return (f"Profile {p['name']}: {size}. Pictures: {images}. "
+    return (f"Profile {p['name']}: {size}. Images: {images}. "
             f"Device: {env['device_name']}. torch {env['torch']}, {env['date']}.{_warm_up_note(res)}")
