@@ -275,7 +275,7 @@ def write_sweep(out): # folder with raw results
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
             f"accuracy by up to {chance:.3f} (one standard deviation); `accuracy` is that on the validation "
             "set, mean ± standard deviation over the seeds; `to the first` has its standard error.")
-    open_ = [f"The search has not ended for: {', '.join(left)}."] if (left := unfinished(results)) else []
+    open_ = [f"The search has not ended for: {'; '.join(left)}."] if (left := unfinished(results)) else []
     text = '\n\n'.join([*note, describe_run(results[0]), sweep_table(results), said, *open_])
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep(results)
