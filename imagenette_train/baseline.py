@@ -73,7 +73,7 @@ _archs = dict(resnet18=resnet18, resnet34=resnet34, resnet50=resnet50)
 
 def profile_learner(profile, # a `Profile`
                     dls, # what `profile_data` gave
-                    **kwargs): # passed to `get_learner`
+                    **kwargs): # passed to `cnn_learner`
     "The chapter's learner at the size of `profile`"
-    learn = get_learner(dls, _archs[profile.arch], **kwargs)
-    return learn.to_fp32() if profile.precision == 'float32' else learn
+    learn = cnn_learner(dls, _archs[profile.arch], pretrained=False, metrics=accuracy, **kwargs)
+    return learn if profile.precision == 'float32' else learn.to_fp16()

@@ -153,6 +153,16 @@ def nans(n, rng, tmp):
 
 # --- interrupts
 
+def interrupted(kind, f, seconds, rng):
+    "Interrupt `f` somewhere in its `seconds`; 'late' if it was done before, else what came out that is wrong"
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.05)*seconds))
+        f()
+        return 'late'
+    except KeyboardInterrupt: return None
+    except BaseException as e: return f'{kind}: a {type(e).__name__} instead of a KeyboardInterrupt: {e}'
+    finally: signal.setitimer(signal.ITIMER_REAL, 0)
+
 class Interrupted:
     "A Learner with callbacks that borrow something, and what can be interrupted in it"
     def __init__(self, folder):
@@ -194,14 +204,7 @@ class Interrupted:
         f() # how long does it take today?
         seconds = time.perf_counter() - t
         self.learn.model.load_state_dict(before)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.05)*seconds))
-            f()
-            done = True
-        except KeyboardInterrupt: done = False
-        except BaseException as e: return f'{kind}: a {type(e).__name__} instead of a KeyboardInterrupt: {e}'
-        finally: signal.setitimer(signal.ITIMER_REAL, 0)
-        return 'late' if done else self.wrong(kind, before)
+        return interrupted(kind, f, seconds, rng) or self.wrong(kind, before)
 
     def wrong(self, kind, before):
         "What an interrupt has left behind, in words; None if nothing"
@@ -213,18 +216,32 @@ class Interrupted:
         after = largest_difference(self.next_fit(self.learn), self.wanted)
         if not whole or after: return f'{kind}: weights whole {whole}, the next fit differs by {after}'
 
+class InterruptedExport:
+    "An export over an older one, and whether the folder is the old or the new one, whole"
+    kinds = 'export',
+    def __init__(self, folder): self.folders = Folders(folder)
+    def interrupt(self, kind, rng):
+        f = self.folders
+        t = time.perf_counter()
+        f.export() # how long does it take today? It writes twice, first the one and then the other
+        w = interrupted(kind, f.export, time.perf_counter() - t, rng)
+        if w is not None: return w
+        whole = f.whole_export()
+        f.export()
+        if not whole or f.left(): return f'export: whole {whole}, left {f.left()}'
+
 def interrupts(n, rng, tmp):
     "Ctrl-C at random moments, `n` of each kind: how many did come out as such, and left nothing behind"
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    folder = tmp/'interrupts'
+    folder, held = tmp/'interrupts', {}
     folder.mkdir()
-    subject, held = Interrupted(folder), {}
-    for kind in subject.kinds:
-        found = []
-        while len(found) < n:
-            if (w := subject.interrupt(kind, rng)) != 'late': found.append(w)
-        for w in {*found} - {None}: print(w)
-        held[kind] = found.count(None)
+    for subject in (Interrupted(folder), InterruptedExport(folder)):
+        for kind in subject.kinds:
+            found = []
+            while len(found) < n:
+                if (w := subject.interrupt(kind, rng)) != 'late': found.append(w)
+            for w in {*found} - {None}: print(w)
+            held[kind] = found.count(None)
     return dict(of_each_kind=n, held=held)
 
 # --- folders
@@ -434,13 +451,15 @@ def rules(n, tmp):
 # --- all of it
 
 def fine(res):
-    "Was nothing lost?"
+    "Was nothing lost, in the parts that are there?"
     killed = all(k['checkpoints_loaded'] == k['resumed'] == k['kills'] and not k['temporary_files_left']
-                 and not k['largest_difference'] for k in res['kills'])
-    out = all(k == res[o]['of_each_kind'] for o in ('interrupts', 'folders') for k in res[o]['held'].values())
-    stopped = res['nans']['stopped_in_time_with_finite_weights'] == res['nans']['trainings']
-    crossed = not res['rules']['differences']
-    return killed and out and stopped and crossed and not res['threads']['largest_difference']
+                 and not k['largest_difference'] for k in res.get('kills', ()))
+    counted = [res[o] for o in ('interrupts', 'folders') if o in res]
+    out = all(k == o['of_each_kind'] for o in counted for k in o['held'].values())
+    nans = res.get('nans', {})
+    stopped = nans.get('stopped_in_time_with_finite_weights') == nans.get('trainings')
+    rest = [res.get('rules', {}).get('differences'), res.get('threads', {}).get('largest_difference')]
+    return killed and out and stopped and not any(rest)
 
 def arguments():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -448,28 +467,36 @@ def arguments():
     a.add_argument('--interrupts', type=int, default=60, help='of each kind')
     a.add_argument('--folders', type=int, default=200, help='killed writers of each kind of folder')
     a.add_argument('--seed', type=int, default=0)
+    a.add_argument('--only', nargs='+', metavar='PART', help='these anew, beside what is in the file')
     a.add_argument('--quick', action='store_true', help='less of everything, and no file is written')
     a.add_argument('--out', default=str(Path(__file__).parent.parent/'results'/'soak.json'))
     return a.parse_args()
+
+def parts_of(a, rng, tmp):
+    "Name of each part -> the function that does it"
+    quick = a.quick
+    return dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if quick else (0, 2))],
+                interrupts=lambda: interrupts(3 if quick else a.interrupts, rng, tmp),
+                folders=lambda: folders(3 if quick else a.folders, rng, tmp),
+                nans=lambda: nans(3 if quick else 30, rng, tmp),
+                threads=threads,
+                sequences=lambda: sequences(*((3, 6) if quick else (80, 20))),
+                rules=lambda: rules(40 if quick else None, tmp),
+                fused=lambda: dict(trainings=fuzz(60 if quick else 10_000, a.seed)))
 
 def main():
     a = arguments()
     warnings.simplefilter('ignore')
     rng, tmp = random.Random(a.seed), Path(tempfile.mkdtemp())
-    res = dict(settings=dict(kills=a.kills, seed=a.seed), environment=environment_info('cpu'))
-    parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if a.quick else (0, 2))],
-                 interrupts=lambda: interrupts(3 if a.quick else a.interrupts, rng, tmp),
-                 folders=lambda: folders(3 if a.quick else a.folders, rng, tmp),
-                 nans=lambda: nans(3 if a.quick else 30, rng, tmp),
-                 threads=threads,
-                 sequences=lambda: sequences(*((3, 6) if a.quick else (80, 20))),
-                 rules=lambda: rules(40 if a.quick else None, tmp),
-                 fused=lambda: dict(trainings=fuzz(60 if a.quick else 10_000, a.seed)))
-    for name,f in parts.items():
+    out, parts = Path(a.out), parts_of(a, rng, tmp)
+    res = json.loads(out.read_text()) if a.only and out.exists() else {}
+    for name in a.only or parts:
         t = time.time()
-        res[name] = f()
-        print(f'{name}: {json.dumps(res[name])} ({time.time()-t:.0f} s)', flush=True)
-    if not a.quick: atomic_write_text(a.out, json.dumps(res, indent=1))
+        res[name] = parts[name]()
+        seconds = round(time.time() - t)
+        res.setdefault('made', {})[name] = dict(seconds=seconds, seed=a.seed, **environment_info('cpu'))
+        print(f'{name}: {json.dumps(res[name])} ({seconds} s)', flush=True)
+        if not a.quick: atomic_write_text(out, json.dumps(res, indent=1)) # a part that is done stays
     print('nothing was lost' if fine(res) else 'SOMETHING WAS LOST')
     sys.exit(not fine(res))
 

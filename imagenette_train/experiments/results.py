@@ -23,7 +23,8 @@ def device_name(device): # 'cpu', 'cuda', ...
     if Path('/proc/cpuinfo').exists():
         name = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines()
                      if l.startswith('model name')), name)
-    return f'{name}, {torch.get_num_threads()} threads'
+    n = torch.get_num_threads()
+    return f"{name}, {n} thread{'s'*(n != 1)}"
 
 # %% ../../nbs/experiments/results.ipynb #6387bc87
 def environment_info(device): # 'cpu', 'cuda', ...
