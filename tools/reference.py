@@ -3,7 +3,7 @@ docments, their defaults and its source. tools/pages.py writes it, a page for ea
 
 Each is an object of Sphinx's Python domain, so that search puts the definition first, and other projects
 can link to it through objects.inv."""
-import functools, importlib, inspect, re
+import ast, functools, importlib, inspect, re, textwrap
 from dataclasses import dataclass
 from fastcore.docments import docments
 from opening import cfg
@@ -36,13 +36,20 @@ class Entry:
         if '.' in self.name:
             return {classmethod: 'classmethod', staticmethod: 'staticmethod'}.get(type(self.obj), 'method')
         return 'function' if callable(self.obj) else 'data'
+    @functools.cached_property
+    def doc(self):
+        "Its docstring, and what a section `Parameters` there says of each parameter"
+        text, _, said = (getattr(self.obj, '__doc__', None) or '').partition('\nParameters\n----------\n')
+        text = re.sub(r'^\w+\([\w, ]*\)$', '', text.strip()) # a named tuple's own repeats its signature
+        return text, dict(re.findall(r'^(\w+)\n +(.*)$', said, re.M))
     @property
     def says(self):
         "Its documentation; of a constant, what it holds"
-        if self.kind != 'data': return (getattr(self.obj, '__doc__', None) or '').strip()
-        if not isinstance(self.obj, dict): return f'A {type(self.obj).__name__}.'
-        keys = [f'`{k}`' for k in self.obj]
-        return f"A dict: {', '.join(keys[:12])}{' ...' if len(keys) > 12 else ''}"
+        if self.kind != 'data': return self.doc[0]
+        kind, holds = type(self.obj).__name__, isinstance(self.obj, (dict, list, tuple)) and list(self.obj)
+        if not holds or not all(isinstance(o, (str, int, float)) for o in holds): return f'A {kind}.'
+        items = [f'`{o}`' if isinstance(o, str) else f'`{o:.3g}`' for o in holds]
+        return f"A {kind}: {', '.join(items[:12])}{' ...' if len(items) > 12 else ''}"
 
 def page_of(module):
     "The page of the reference that lists a module"
@@ -106,21 +113,38 @@ def signature(entry):
 
 def in_cell(text): return str(text).replace('|', r'\|').replace('\n', ' ')
 
-def table(entry):
-    "What is said about each parameter"
-    params = parameters(entry)
+def lines_of_parameters(entry):
+    "Parameter -> the line of its source on which it stands"
+    try: tree = ast.parse(textwrap.dedent(inspect.getsource(entry.unwrapped)))
+    except (OSError, TypeError, SyntaxError): return {}
+    fields = [(o.target, o.target.id) for o in ast.walk(tree) if isinstance(o, ast.AnnAssign)
+              and isinstance(o.target, ast.Name)]
+    args = [(o, o.arg) for o in ast.walk(tree) if isinstance(o, ast.arg)] # outermost first
+    return {name: o.lineno for o,name in reversed([*args, *fields])}
+
+def rows_of_parameters(entry):
+    "Name, default and what is said about it, of each parameter; those on one line of the source share a row"
+    params, lines = parameters(entry), lines_of_parameters(entry)
     try: said = docments(entry.unwrapped, full=True)
     except Exception: said = {}
     rows, names, defaults = [], [], []
-    for p in params: # a comment may speak of the parameters before it, too
+    for p,after in zip(params, [*params[1:], None]):
         star = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
         names.append(f'`{star}{p.name}`')
         if p.default is not p.empty: defaults.append(f'`{p.default}`')
-        what = (said.get(p.name) or {}).get('docment')
-        if not what and p is not params[-1]: continue
-        rows.append(f"| {', '.join(names)} | {in_cell(', '.join(defaults))} | {in_cell(what or '')} |")
+        what = entry.doc[1].get(p.name) or (said.get(p.name) or {}).get('docment')
+        if not what and after and lines.get(p.name) == lines.get(after.name): continue
+        rows.append([', '.join(names), in_cell(', '.join(defaults)), in_cell(what or '')])
         names, defaults = [], []
-    return '\n'.join(['| parameter | default | |', '| --- | --- | --- |', *rows]) if rows else ''
+    return rows
+
+def table(entry):
+    "What is said about each parameter; nothing, where that is no more than the signature says"
+    rows = rows_of_parameters(entry)
+    if not any(what for *_,what in rows): return ''
+    shown = [['parameter', 'default', ''], ['---']*3, *rows]
+    if not any(default for _,default,_ in rows): shown = [[name, what] for name,_,what in shown]
+    return '\n'.join(f"| {' | '.join(row)} |" for row in shown)
 
 def hears(entry):
     "The events that a callback's class has methods for"
@@ -162,12 +186,13 @@ class Reference:
         def link(m):
             e = self.known.get(m[1])
             return f'[{m[0]}]({up}{e.at})' if e and m[1] != own else m[0]
-        return re.sub(r'`([A-Za-z][\w.]*)`', link, text.replace('$', r'\$'))
+        text = re.sub(r'(`[^`]*`)|\$', lambda m: m[1] or r'\$', text) # a dollar sign begins no formula
+        return re.sub(r'`([A-Za-z][\w.]*)`', link, text)
     def entry(self, e, up):
         "One entry as Markdown"
         links = f'[explained in its notebook]({up}{e.page}) · [source]({source_link(e)})'
         # a table's own column of names stays as it is
-        said = re.sub(r'(?m)^(\|[^|]*\|[^|]*\|)|`([A-Za-z][\w.]*)`',
+        said = re.sub(r'(?m)^(\|[^|]*\|)|`([A-Za-z][\w.]*)`',
                       lambda m: m[1] or self.linked(m[0], up, e.name), table(e))
         body = [self.linked(e.says, up, e.name), hears(e), said, f'{{.elsewhere}}\n{links}']
         flag = {'classmethod': ('method', ':classmethod:\n'), 'staticmethod': ('method', ':staticmethod:\n')}
