@@ -7,8 +7,8 @@
 Needs the requirements `docs` of settings.ini (`make docs` installs them). Notebook 00_optimizer becomes
 optimizer.html, the name by which nbdev links to it. What nbdev has executed for a page is documentation, not
 training: imports, exported cells, and `show_doc` for each public name."""
-import ast, contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil, subprocess, sys
-import traceback, yaml
+import ast, base64, contextlib, html, importlib, io, json, multiprocessing, os, posixpath, re, shutil
+import subprocess, sys, traceback, yaml
 import opening, reference
 from reference import page_of
 from opening import cfg, directives, name_of, nbs, notebooks, root, source, tags
@@ -116,6 +116,8 @@ def with_links(text, names, here=''):
     text = re.sub(rf']\({host}([\w/]+)\.html(#[^_)][^)]*)?(#_[^)]*)?\)',
                   lambda m: f"]({seen_from(m[1], here)}{m[2] or ''})", text)
     text = re.sub(r']\((nbs/)?([\w./]+)\.ipynb(#[^)]*)?\)', page, text)
+    # in a narrow column of a table, the name of a notebook breaks after its folder
+    text = re.sub(r'(?m)^\|.*', lambda row: re.sub(r'(\[\w+/)(\w+]\()', r'\1<wbr>\2', row[0]), text)
     return re.sub(r']\((?:\.\./)?((?:results|benchmarks|tools|nbs)\b[^)]*|LICENSE|README\.md)\)',
                   rf']({blob}/\1)', text)
 
@@ -145,16 +147,22 @@ def label(cell, refs, here):
     return f'<span id="{html.escape(name.lower())}">{shown}</span>'
 
 def only_imports(text):
-    "Does a cell import, and nothing else?"
+    "Does a cell import, or try to, and nothing else?"
     try: body = ast.parse(text).body
     except SyntaxError: return False
-    return bool(body) and all(isinstance(b, (ast.Import, ast.ImportFrom)) for b in body)
+    tried = [b for o in body for b in (o.body if isinstance(o, ast.Try) else [o])]
+    return bool(tried) and all(isinstance(b, (ast.Import, ast.ImportFrom)) for b in tried)
 
 def marks(cell, said, text):
     "Tags that tell MyST-NB what of a cell is hidden, or folded"
     if said.get('echo') is False: return ['remove-input']
     folded = cell['metadata'].get('jupyter', {}).get('source_hidden') or only_imports(text)
     return ['hide-input'] if folded else []
+
+def is_wide(output):
+    "Does an output hold a figure too wide for a phone?"
+    head = base64.b64decode(''.join(output.get('data', {}).get('image/png', ''))[:32])
+    return int.from_bytes(head[16:20], 'big') > 800 # where a PNG says how many pixels wide it is
 
 def code(cell):
     "A code cell as MyST-NB wants it; None if nothing of it is shown"
@@ -164,6 +172,7 @@ def code(cell):
     summary = said.get('code-summary', 'Imports' if only_imports(text) else None)
     if summary: shown |= dict(code_prompt_show=summary, code_prompt_hide=summary)
     outputs = [o for o in cell.get('outputs', []) if o.get('name') != 'stderr']
+    if any(map(is_wide, outputs)): shown.setdefault('image', {})['classes'] = 'wide'
     metadata = dict(tags=[*tags(cell), *marks(cell, said, text)], mystnb=shown)
     return dict(cell_type='code', metadata=metadata, source=text, outputs=outputs, execution_count=None)
 
@@ -184,7 +193,8 @@ def told_where_to_answer(cells, path):
     "The cells of a page; above the first that waits for an answer stands where to give it"
     where = markdown(f'{{.answer-it}}\nA page runs no code. To answer, open it [in Colab]({colab(path)}) '
                      'or in JupyterLab (`make lab`).')
-    waiting = [i for i,c in enumerate(cells) if c['cell_type'] == 'code' and 'exercise' in tags(c)]
+    waits = lambda c: c['cell_type'] == 'code' and 'exercise' in tags(c) and '@answer_key' not in source(c)
+    waiting = [i for i,c in enumerate(cells) if waits(c)]
     return [*cells[:waiting[0]], where, *cells[waiting[0]:]] if waiting else cells
 
 def page(path, nb, names, refs):
@@ -197,7 +207,7 @@ def page(path, nb, names, refs):
         elif is_show_doc(c): labels.append(label(c, refs, here))
         elif shown := code(c):
             cells.append(linked_outputs(shown, names, here))
-            if labels: cells.append(markdown(f"<div class=\"defines\">{' '.join(reversed(labels))}</div>"))
+            if labels: cells.append(markdown(f"<div class=\"defines\">{' '.join(labels)}</div>"))
             labels = []
     return told_where_to_answer(cells[::-1], path)
 
