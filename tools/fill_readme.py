@@ -92,7 +92,18 @@ def soak(name):
         ['random calls of a Learner, checked after each',
          f"{calls['steps_checked']} calls, {calls['broken']} broken"],
         ['callbacks, alone and in pairs, crossed with questions before, during and after a fit; what differs',
-         f"{r['rules']['crossings']:,}, {r['rules']['differences']}"]], ['what was tried', 'result'])
+         f"{r['rules']['crossings']:,}, {r['rules']['differences']}"],
+        ['writers of exports and of folders of images, killed: the old folder or the new one is there, whole',
+         held(r['folders'])],
+        [f"Ctrl-C at random moments ({', '.join(r['interrupts']['held'])}): it comes out as such, files are "
+         "whole, and the next fit is as ever", held(r['interrupts'])],
+        ['trainings drawn at random, fused and not, equal to the last bit', f"{r['fused']['trainings']:,}"]],
+        ['what was tried', 'result'])
+
+def held(counted):
+    "How many of how many, over all kinds"
+    n = counted['of_each_kind']*len(counted['held'])
+    return f"{sum(counted['held'].values()):,} of {n:,}"
 
 def recorded(folder):
     "What the record's recipe reached"
