@@ -390,10 +390,10 @@ def _rebuild_adam():
 
 # %% ../../nbs/course/keys_optimizers.ipynb #0aa2888b
 @answer_key
-def _come_to_rest(rms):
+def _come_to_rest(RMSProp):
     def rested(rate, n=80):
         def opt_func(params):
-            opt, i = rms(params), iter(range(n))
+            opt, i = RMSProp(params, lr=0.15, sqr_mom=0.9), iter(range(n))
             step = opt.step
             def scheduled():
                 opt.set_hyper('lr', float(rate(next(i), n)))
