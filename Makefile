@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help env reproduce test style browser-test soak benchmarks gpu notebooks lab readme race docs docs-test clean
+.PHONY: help env reproduce test check style browser-test soak benchmarks gpu notebooks lab readme race docs docs-test clean
 help:        ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -18,6 +18,9 @@ reproduce: env ## train the chapter's five runs and print its tables (ARGS='--pr
 
 test: env    ## run every notebook's tests; check that export and clean change nothing
 	$(BIN)/python tools/run_tests.py $(ARGS)
+
+check: env   ## what takes longer than that: package, site, browser, a short soak, README's example
+	$(BIN)/python tools/run_tests.py --tools
 
 style: env   ## how long the course is, how large its cells are, and what both must keep
 	$(BIN)/python tools/style.py

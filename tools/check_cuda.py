@@ -1,4 +1,4 @@
-"""What can be known about CUDA without a GPU: the package on a pretended device, a part of `make test`.
+"""What can be known about CUDA without a GPU: the package on a pretended device, a part of `make check`.
 
     python tools/check_cuda.py     # says what it checked, and what a step costs there
 

@@ -5,7 +5,7 @@ read this and that, layouts, groups, and what may happen between two steps.
     python tools/fused_fuzz.py --examples 20 --compiled
 
 A difference is reduced to its shortest form, and printed; part of `make soak`, and, with few examples, of
-`make test`."""
+`make check`."""
 import argparse, copy, os, time, warnings
 from dataclasses import dataclass
 from functools import partial

@@ -1,6 +1,7 @@
 """Runs nbdev_test over every notebook, checks that export and clean change nothing, and counts.
 
-    python tools/run_tests.py                     # everything, as many notebooks at a time as there are cores
+    python tools/run_tests.py                     # every notebook, and what is quickly checked (make test)
+    python tools/run_tests.py --tools             # what takes longer: package, site, soak (make check)
     python tools/run_tests.py core/io 01_momentum # these notebooks
     python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU without bfloat16
 
@@ -68,11 +69,11 @@ def test(path, testers):
     return path, took, '' if status == 0 else told or f'exit code {status}'
 
 def at_a_time():
-    "How many notebooks may run side by side: one a core, and 2 GiB of memory for each"
+    "How many notebooks may run side by side: three on two cores, as some wait, and 2 GiB of memory for each"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
     except (AttributeError, ValueError, OSError): memory = 4*2**30
-    return max(1, min(cores, memory//2**31))
+    return max(1, min(cores + cores//2, memory//2**31))
 
 def slowest_cells(tooks, n):
     "The `n` cells that computed longest: seconds, and those that passed, notebook, cell, what it does"
@@ -223,6 +224,7 @@ def asked():
     p.add_argument('names', nargs='*', help='notebooks, such as core/io; none: all of them, and the checks')
     p.add_argument('--avx2', action='store_true', help='as on a CPU with AVX2 and without bfloat16')
     p.add_argument('--slowest', type=int, default=10, help='how many of the slowest cells to list')
+    p.add_argument('--tools', action='store_true', help='instead of notebooks, what takes longer')
     a = p.parse_args()
     a.everything = not a.names and not a.avx2
     a.names = a.names or (slowest_on_avx2 if a.avx2 else [])
@@ -254,27 +256,38 @@ def run_notebooks(todo, a, count):
             tooks[name] = took
     return tooks
 
+def report_check(check, count, wrong=None):
+    "Say what `check` finds, and count it; `wrong`: what it has found already"
+    failed = style.report(check, wrong)
+    count.passed, count.failed = count.passed + (not failed), count.failed + failed
+
 def run_checks(count):
+    "What is quickly checked; the last two write files, the same again"
     style.table()
+    for check in (pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn, exported,
+                  readme_filled): report_check(check, count)
+
+def timed(check):
+    "What `check` finds, and the seconds that it takes"
+    t = time.perf_counter()
+    return check(), time.perf_counter() - t
+
+def run_tools(count):
+    "What takes longer, in processes of their own, which change nothing here: side by side"
+    checks = [gpu_in_time, soaked, packed, documented, pretended, example_runs]
     why_not = browser_test.why_not()
-    # in processes of their own, which change nothing here: side by side, and the first mostly waits
-    apart = [gpu_in_time, packed, soaked, pretended, documented, example_runs]
     if why_not:
         print(f'skipped  {browsed.__doc__}: {why_not}')
         count.skipped += 1
-    else: apart.append(browsed)
-    here = [pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn]
-    def counted(check, wrong=None):
-        failed_now = style.report(check, wrong)
-        count.passed, count.failed = count.passed + (not failed_now), count.failed + failed_now
-    with ThreadPoolExecutor(at_a_time()) as pool:
-        running = [(check, pool.submit(check)) for check in apart]
-        for check in here: counted(check)
-        for check,found in running: counted(check, found.result())
-    for check in (exported, readme_filled): counted(check) # these write files, the same again
+    else: checks.insert(1, browsed)
+    with ThreadPoolExecutor(at_a_time()) as pool: # the first mostly waits
+        for check,running in [(check, pool.submit(timed, check)) for check in checks]:
+            wrong, seconds = running.result()
+            report_check(check, count, wrong)
+            print(f'         {seconds:.0f} s', flush=True)
 
-def main():
-    a, count = asked(), Count()
+def test_notebooks(a, count):
+    "The notebooks that `a` asks for, or all of them and what is quickly checked"
     todo = [p for p in style.notebooks() if not a.names or opening.name_of(p) in a.names]
     unknown = set(a.names) - {opening.name_of(p) for p in todo}
     if unknown: sys.exit(f"no notebook {' '.join(sorted(unknown))} in nbs/")
@@ -284,6 +297,12 @@ def main():
     print(f"\nThe slowest cells (notebooks: {time.perf_counter()-t:.0f} s, {total:.0f} s of computing)",
           *slowest_cells(tooks, a.slowest), '', sep='\n')
     if a.everything: run_checks(count)
+
+def main():
+    a, count, t = asked(), Count(), time.perf_counter()
+    if a.tools: run_tools(count)
+    else: test_notebooks(a, count)
+    print(f'{time.perf_counter()-t:.0f} s in all')
     print(f'{count.passed} passed, {count.failed} failed, {count.skipped} skipped')
     sys.exit(bool(count.failed))
 

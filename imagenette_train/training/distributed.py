@@ -9,6 +9,7 @@ __all__ = ['init_distributed', 'ShardedLoader', 'Distributed']
 import atexit, os
 from collections import deque
 from datetime import timedelta
+from functools import partial
 import torch
 import torch.distributed as dist
 from fastcore.basics import patch
@@ -52,6 +53,11 @@ def _slice_batch(b, part):
     if isinstance(b, torch.Tensor): return b[part]
     return map_batch(lambda o: _slice_batch(o, part), b)
 
+def _init_worker(rank, then, worker):
+    "Other random numbers in the workers of each process `rank`; `then`: the loader's `worker_init_fn`"
+    if rank: set_seed(torch.initial_seed() + 10_000*rank) # those of a loader's workers follow one another
+    if then is not None: then(worker)
+
 # %% ../../nbs/training/distributed.ipynb #760b841d
 class ShardedLoader:
     "Our share of every batch of a loader; `n` of its items count, of `n_all` in all processes"
@@ -70,10 +76,12 @@ class ShardedLoader:
     def _torch_shards(self):
         "As `_shards`, where a `DataLoader` of PyTorch loads only our items"
         lengths, dl = deque(), self.dl
-        kept = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn',
-                'multiprocessing_context', 'generator', 'prefetch_factor')
+        kept = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context', 'generator',
+                'prefetch_factor')
         batches = _ShardedBatches(dl.batch_sampler, self.rank, self.world_size, lengths)
-        for b in DataLoader(dl.dataset, batch_sampler=batches, **{k: getattr(dl, k) for k in kept}):
+        init = partial(_init_worker, self.rank, dl.worker_init_fn)
+        for b in DataLoader(dl.dataset, batch_sampler=batches, worker_init_fn=init,
+                            **{k: getattr(dl, k) for k in kept}):
             yield b, lengths.popleft()
 
     def _shards(self):

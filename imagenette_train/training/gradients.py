@@ -31,6 +31,7 @@ class GradientClip(Callback):
         if self.max_value is not None: nn.utils.clip_grad_value_(ps, self.max_value)
         longest = float('inf') if self.max_norm is None else self.max_norm
         self.norms.append(nn.utils.clip_grad_norm_(ps, longest).detach())
+    def after_train(self): self.norms = [float(o) for o in self.norms] # thousands of tensors fill the memory
 
 # %% ../../nbs/training/gradients.ipynb #5479386e
 class GradientAccumulation(Callback):
