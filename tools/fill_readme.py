@@ -1,5 +1,5 @@
 """Fills what README.md, results/README.md and BENCHMARKS.md say from the raw results, so that none of their
-figures is typed.
+figures is typed, and draws what is stale in results/.
 
 What stands between `<!-- table NAME -->` and `<!-- end -->` is made here; where there is no raw result for a
 name yet, it says so."""
@@ -11,7 +11,8 @@ from imagenette_train.experiments.runner import load_results
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
-from imagenette_train.experiments.reproduce import compare_table
+from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
+from imagenette_train.course.toy_problems import line_styles
 
 root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(root/'benchmarks'), str(root/'tools')]
@@ -195,9 +196,15 @@ def readme_faults():
     wanted = ('pip install', 'make lab')
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
+def draw():
+    "Tables and figures of the five runs where they are stale, in the colours of the course"
+    for folder in sorted(p.parent for p in (root/'results').glob('*/losses.png')):
+        if stale_files(folder): write_report(folder, styles=line_styles)
+
 def main():
     wrong = readme_faults()
     if '--check' in sys.argv: sys.exit('\n'.join(['README.md:', *wrong]) if wrong else 0)
+    draw()
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 
 if __name__ == '__main__': main()
