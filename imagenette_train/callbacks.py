@@ -164,7 +164,6 @@ class Recorder(Callback):
         self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
         self.begin_epoch()
 
-    _skipped = False # was this batch cancelled before the backward pass?
     def begin_epoch(self):
         self._t0, self.train_loss = time.perf_counter(), None
         self._valid = MetricAccumulator(self.metrics)
@@ -173,11 +172,9 @@ class Recorder(Callback):
         self._valid = MetricAccumulator(self.metrics)
         self._valid.reset()
 
-    def after_cancel_batch(self): self._skipped = self.cancelled_in in ('after_loss', 'before_backward')
     def after_batch(self):
-        learn, skipped = self.learn, self._skipped
-        if skipped: self._skipped = False # of the next one
-        if skipped or learn.loss is None: return
+        learn = self.learn
+        if learn.loss is None or learn.cancelled_in in ('after_loss', 'before_backward'): return
         if not learn.training: return self._valid.add(learn)
         if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number

@@ -7,7 +7,6 @@ __all__ = ['sgd_cb', 'Optimizer', 'weight_decay', 'l2_reg']
 
 # %% ../nbs/00_optimizer.ipynb #267bbf5a
 import torch
-from fastcore.basics import patch
 from .core.hypers import _update
 from .core.param_groups import *
 from .core.fused import fused_step
@@ -45,20 +44,16 @@ class Optimizer(BaseOptimizer):
         else:
             for p,_,state,hyper in self.all_params(with_grad=True): self._step_param(p, state, hyper)
         return loss
-
-# %% ../nbs/00_optimizer.ipynb #389fa7f6
-@patch
-def _step_param(self:Optimizer, p, state, hyper):
-    "Call every callback for parameter `p`, and write what it returns into `state`"
-    for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **self.shared, **hyper}))
+    def _step_param(self, p, state, hyper):
+        for cb in self._cbs_for(p, state): state = _update(state, cb(p, **{**state, **self.shared, **hyper}))
 
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape
                  lr, # learning rate
-                 wd, # decay: a weight loses the fraction lr*wd in a step, >= 0
+                 wd, # decay, >= 0: a weight loses the fraction lr*wd in a step (the paper: without base rate)
                  do_wd=True, # set to False in the state of biases and norms
                  **kwargs):
-    "Decoupled weight decay: `p -= lr*wd * p` (Loshchilov and Hutter, 2019)"
+    "Decoupled weight decay (after Loshchilov and Hutter, 2019), as in PyTorch's AdamW: `p -= lr*wd * p`"
     if do_wd and wd != 0: p.data.mul_(1 - lr*wd)
 weight_decay.defaults = dict(wd=0.)
 

@@ -1,5 +1,5 @@
 """Fills what README.md, results/README.md and BENCHMARKS.md say from the raw results, so that none of their
-figures is typed.
+figures is typed, and draws what is stale in results/.
 
 What stands between `<!-- table NAME -->` and `<!-- end -->` is made here; where there is no raw result for a
 name yet, it says so."""
@@ -11,7 +11,8 @@ from imagenette_train.experiments.runner import load_results
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
-from imagenette_train.experiments.reproduce import compare_table
+from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
+from imagenette_train.course.toy_problems import line_styles
 
 root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(root/'benchmarks'), str(root/'tools')]
@@ -92,7 +93,18 @@ def soak(name):
         ['random calls of a Learner, checked after each',
          f"{calls['steps_checked']} calls, {calls['broken']} broken"],
         ['callbacks, alone and in pairs, crossed with questions before, during and after a fit; what differs',
-         f"{r['rules']['crossings']:,}, {r['rules']['differences']}"]], ['what was tried', 'result'])
+         f"{r['rules']['crossings']:,}, {r['rules']['differences']}"],
+        ['writers of exports and of folders of images, killed: the old folder or the new one is there, whole',
+         held(r['folders'])],
+        [f"Ctrl-C at random moments ({', '.join(r['interrupts']['held'])}): it comes out as such, files are "
+         "whole, and the next fit is as ever", held(r['interrupts'])],
+        ['trainings drawn at random, fused and not, equal to the last bit', f"{r['fused']['trainings']:,}"]],
+        ['what was tried', 'result'])
+
+def held(counted):
+    "How many of how many, over all kinds"
+    n = counted['of_each_kind']*len(counted['held'])
+    return f"{sum(counted['held'].values()):,} of {n:,}"
 
 def recorded(folder):
     "What the record's recipe reached"
@@ -184,9 +196,15 @@ def readme_faults():
     wanted = ('pip install', 'make lab')
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
+def draw():
+    "Tables and figures of the five runs where they are stale, in the colours of the course"
+    for folder in sorted(p.parent for p in (root/'results').glob('*/losses.png')):
+        if stale_files(folder): write_report(folder, styles=line_styles)
+
 def main():
     wrong = readme_faults()
     if '--check' in sys.argv: sys.exit('\n'.join(['README.md:', *wrong]) if wrong else 0)
+    draw()
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 
 if __name__ == '__main__': main()

@@ -15,7 +15,7 @@ file = Path(__file__).resolve().parent.parent/'results'/'race.gif'
 colors = dict(SGD='#2f7fd1', momentum='#d0393b', RMSProp='#2e9d57', Adam='#9a5fd0')
 
 def best_runs(valley):
-    "For each optimizer its path and its distances from the goal, from the usual start at its best rate"
+    "For each optimizer its path and its distances from the minimum, from the usual start at its best rate"
     i, j = valley['across'].index(valley['start'][0]), valley['up'].index(valley['start'][1])
     best = list(_shares).index('best')
     return {name: (paths[i,j,best], far[i,j,best]) for name,(_,paths,far) in run_race(**valley).items()}
@@ -27,7 +27,7 @@ def contours(ax, valley):
     ax.plot(*valley['goals'][0], '+', color='0.2', ms=12, mew=2)
 
 def frame(runs, valley, step):
-    "One picture: the paths up to `step`, and how far each is from the goal"
+    "One picture: the paths up to `step`, and how far each is from the minimum"
     fig,(a,b) = plt.subplots(1, 2, figsize=(9, 3.3), width_ratios=[3, 2])
     contours(a, valley)
     for name,(path,far) in runs.items():

@@ -128,7 +128,7 @@ def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
     from imagenette_train.experiments.reproduce import stale_files
     folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
-    return [f'{f.name}/{name}: draw it again (imagenette-train tables --out results/{f.name})'
+    return [f'{f.name}/{name}: draw it again (make readme)'
             for f in folders for name in stale_files(f)]
 
 def gpu_in_time():

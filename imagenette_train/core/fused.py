@@ -260,7 +260,7 @@ class _Programs:
 
     def _retrace(self):
         "Something that the callbacks read outside themselves has changed: begin anew, a few times"
-        self.plans, self.programs, self.guards = {}, {}, None
+        self.plans, self.programs, self.guards = [], {}, None
         self.retraced += 1
         if self.retraced > 8:
             names = ', '.join(map(cb_name, self.cbs))
@@ -383,8 +383,9 @@ class _PlanChecks:
         if state is not self.known_in or len(state) != len(ps): return False
         return all(map(operator.is_, state, ps)) and all(map(operator.is_, state.values(), states))
 
-    def _fits(self, plan, ps, hyper):
-        "Is everything still as it was when `plan` was made?"
+    def _fits(self, plan, group):
+        "Is everything still as it was when `plan` was made for `group`?"
+        ps, hyper = group
         if not plan.final or plan.hyper_key != _key({}, hyper): return False
         if len(plan.ps) != len(ps) or not all(map(operator.is_, plan.ps, ps)): return False
         return all(map(self._unchanged, plan.kinds))
@@ -415,7 +416,7 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
                  opt): # the `Optimizer`
         self.opt, self.cbs, self.why = opt, list(opt.cbs), None # `why`: the reason if it cannot be done
         self.mode = _fused_mode(opt)
-        self.plans, self.programs, self.buffers = {}, {}, {}
+        self.plans, self.programs, self.buffers = [], {}, {} # a plan for each group
         self.guards, self.retraced = None, 0 # `Guards`, as soon as there is a program
         self.by_ndim = False # does it matter to the callbacks how many dimensions a parameter has?
         self.known_in, self.known = None, ((), ()) # `opt.state` after the last step, its keys and values
@@ -432,14 +433,20 @@ class FusedStep(_Programs, _Lots, _Plans, _PlanChecks):
         for p,hyper in rest: self.opt._step_param(p, state[p], hyper)
         if not self.unmoved: self.known_in, self.known = state, (list(state), list(state.values()))
 
+    def _groups(self):
+        "Of each group the parameters that have a gradient, and the hypers, with what all parameters share"
+        shared, groups = self.opt.shared, zip(self.opt.param_lists, self.opt.hypers)
+        return [([p for p in pg if p.grad is not None], {**shared, **hyper} if shared else hyper)
+                for pg,hyper in groups]
+
     def _prepare(self):
         "What to call for each kind, and the parameters that are stepped one by one"
-        jobs, rest, shared = [], [], self.opt.shared
-        for i,(pg,hyper) in enumerate(zip(self.opt.param_lists, self.opt.hypers)):
-            if shared: hyper = {**shared, **hyper}
-            ps = [p for p in pg if p.grad is not None]
-            plan = self.plans.get(i)
-            if plan is None or not self._fits(plan, ps, hyper): plan = self.plans[i] = self._plan(ps, hyper)
+        groups = self._groups()
+        same = len(self.plans) == len(groups) and all(map(self._fits, self.plans, groups))
+        # all of them anew: a parameter may share memory with one of another group
+        if not same: self.plans = [self._plan(*group) for group in groups]
+        jobs, rest = [], []
+        for plan,(_,hyper) in zip(self.plans, groups):
             jobs += [(kind, *self._prepare_kind(kind, hyper)) for kind in plan.kinds]
             rest += [(p, hyper) for p in plan.rest]
         if any(writes_grad for *_,writes_grad in jobs): _check_grads(self.opt)

@@ -244,7 +244,8 @@ class _Events:
 
     def _handle_cancel(self, name, e, f, rest):
         "Function `f` of a callback raised `e` in event `name`: raise it for the loop, if it cancels anything"
-        self.cancelled_in, cancels = name, [(e, f)]
+        cancels = [(e, f)]
+        if name != 'after_cancel_batch': self.cancelled_in = name # else it was cancelled before
         for g in rest if name in closing_events else ():
             try: g()
             except CancelException as o: cancels.append((o, g))

@@ -19,8 +19,8 @@ from .learner_base import _Scope
 
 # %% ../../nbs/core/snapshot.ipynb #1f76125c
 loop_state = ('n_epoch', 'epoch', 'start_epoch', 'resume', 'stage', 'fitting', 'training', 'dl', 'n_iter',
-              'iter', 'train_iter', 'pct_train', 'xb', 'xkw', 'yb', 'pred', 'loss', 'n_items', 'smooth_loss',
-              'logger', '_own_wd', '_to_clean_up')
+              'iter', 'train_iter', 'pct_train', 'xb', 'xkw', 'yb', 'pred', 'loss', 'cancelled_in', 'n_items',
+              'smooth_loss', 'logger', '_own_wd', '_to_clean_up')
 
 # %% ../../nbs/core/snapshot.ipynb #69e01e9f
 def _keep_loop_state(learn):

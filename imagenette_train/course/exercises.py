@@ -194,7 +194,7 @@ def _list_notebooks(folder):
     return sorted(found, key=lambda p: (len(p.parts), p))
 
 # %% ../../nbs/course/exercises.ipynb #25870b3b
-exercise_grades = ('predict', 'compute', 'modify', 'diagnose', 'invent')
+exercise_grades = ('predict', 'compute', 'modify', 'diagnose', 'recall', 'invent')
 _heading = re.compile(r'<a id="exercise-([\w-]+)"></a>\s+### Exercise \((\w+)\): (.+)')
 
 def _read_exercises(path, folder): # a notebook, the folder from which it is named and linked

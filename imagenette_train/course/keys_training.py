@@ -138,7 +138,7 @@ def _own_loop(CancelBatchException, CancelFitException, Listener, dls):
         def zero_grad(self):
             for p in self.params: p.grad = None
     class Loop:
-        zero, validates, announces, catches = True, True, True, True
+        zero, validates, evaluates, announces, catches = [True]*5
         def __init__(self, train, valid, model, loss_func, opt, cbs):
             self.dls, self.model, self.loss_func = (train, valid), model, loss_func
             self.opt, self.cbs = opt, cbs
@@ -165,7 +165,10 @@ def _own_loop(CancelBatchException, CancelFitException, Listener, dls):
         def part(self, name, batches):
             self(f'begin_{name}')
             self.training = name == 'train' or not self.validates
-            for b in batches: self.one_batch(b)
+            learns = self.training or not self.evaluates
+            self.model.train(learns)
+            with torch.set_grad_enabled(learns):
+                for b in batches: self.one_batch(b)
             self(f'after_{name}')
         def epochs(self, n_epoch):
             self('begin_fit')
@@ -226,6 +229,10 @@ def _own_loop(CancelBatchException, CancelFitException, Listener, dls):
         run(1, [_cb(after_batch=note)])
         res['`training` in each batch'] = seen
         seen = []
+        def mode(self): seen.append(self.learn.model.training and self.learn.pred.requires_grad)
+        run(1, [_cb(after_pred=mode)])
+        res['in each batch: is the model in training mode, and are gradients prepared?'] = seen
+        seen = []
         _, w = run(1, [_cb(begin_batch=_raise(CancelBatchException), after_batch=note)])
         res['all batches cancelled: how often after_batch'] = len(seen)
         res['... did a weight move?'] = bool((w != start).any())
@@ -248,11 +255,13 @@ def _own_loop(CancelBatchException, CancelFitException, Listener, dls):
         'events of an epoch': full, 'is the callback given `learn`?': True,
         'a callback doubles the loss; is that what is differentiated?': True,
         '`training` in each batch': [True]*4 + [False]*2,
+        'in each batch: is the model in training mode, and are gradients prepared?': [True]*4 + [False]*2,
         'all batches cancelled: how often after_batch': 6, '... did a weight move?': False,
         'fit cancelled in its first batch: batches begun': 1, '... how often after_fit': 1},
         wrong=[((Idle, Loop), "your optimizer moves no weight: p.data -= lr*p.grad, for each parameter"),
                (but(zero=False), "the gradients of all batches add up: what comes after the step?"),
                (but(validates=False), "the validation batches train, too: ask `training` before `backward`"),
+               (but(evaluates=False), "validation: tell the model (`model.train(False)`), and prepare no gradients"),
                (but(announces=False), "after a cancelled batch `after_batch` must still be announced"),
                (but(catches=False), "it raises CancelFitException: somebody has to catch it",
                 lambda v: isinstance(v, str) and 'CancelFit' in v)])
@@ -278,23 +287,18 @@ def _how_many_images():
 
 # %% ../../nbs/course/keys_training.ipynb #e9b7b96d
 @answer_key
-def _fair_lead(final):
-    def res(run, seed, acc):
-        return dict(settings=dict(run=run, seed=seed), epochs=[dict(accuracy=0.9), dict(accuracy=acc)])
-    made_up = [res('b', 2, 0.5), res('a', 0, 0.5), res('a', 1, 0.4), res('b', 0, 0.45), res('a', 2, 0.3),
-                res('b', 1, 0.45)]
-    def lucky(found, a, b):
-        return [round(100*(max(final(found, a).values()) - max(final(found, b).values())), 1)]
-    def unpaired(found, a, b):
-        return [round(100*(v - w), 1) for v,w in zip(*(final(found, r).values() for r in (a, b)))]
-    def _sorted(found, a, b):
-        return [round(100*(v - w), 1) for v,w in zip(*(sorted(final(found, r).values()) for r in (a, b)))]
-    define_exercise('fair-lead', lambda f: f(made_up, 'a', 'b'), [5., -5., -20.],
+def _fair_lead():
+    made_up = {0: 0.5, 1: 0.4, 2: 0.3}, {2: 0.5, 0: 0.45, 1: 0.45} # seed -> accuracy
+    def lucky(a, b): return [round(100*(max(a.values()) - max(b.values())), 1)]
+    def in_pairs(accs): return [round(100*(v - w), 1) for v,w in zip(*accs)]
+    define_exercise('fair-lead', lambda f: f(*made_up), [5., -5., -20.],
                     wrong=[(lucky,
                             "still the best of one against the best of the "
                             "other: compare seed 0 with seed 0"),
-                           (unpaired, "these pairs are of different seeds: look one up by the other's seed"),
-                           (_sorted, "sorted by accuracy, the pairs are of different seeds")])
+                           (lambda *accs: in_pairs(o.values() for o in accs),
+                            "these pairs are of different seeds: look one up by the other's seed"),
+                           (lambda *accs: in_pairs(sorted(o.values()) for o in accs),
+                            "sorted by accuracy, the pairs are of different seeds")])
 
 # %% ../../nbs/course/keys_training.ipynb #100ac3b3
 @answer_key

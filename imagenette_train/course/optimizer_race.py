@@ -59,18 +59,18 @@ race_optimizers = dict(SGD=SGD, momentum=partial(SGD, mom=0.9), RMSProp=RMSProp,
 
 # %% ../../nbs/course/optimizer_race.ipynb #9df6b15f
 def distance_to_goal(paths, # shape (..., 2)
-                     goals=((0., 0.),)): # places to arrive at
-    "Distance from the nearest goal, shape (...); at least a millionth, at most a million (exploded)"
+                     goals=((0., 0.),)): # the minima
+    "Distance from the nearest minimum, shape (...); at least a millionth, at most a million (exploded)"
     far = torch.stack([(paths - torch.tensor(goal)).norm(dim=-1) for goal in goals]).min(dim=0).values
     return far.nan_to_num(1e6).clamp(1e-6, 1e6)
 
 # %% ../../nbs/course/optimizer_race.ipynb #65bb7b3a
-sweep_rates = torch.logspace(-3, 1.4, 45).tolist() # 10 in each power of ten
+sweep_rates = torch.logspace(-2, 0.4, 25).tolist() # 10 in each power of ten
 
 def best_lr(opt_func, # makes an optimizer from lists of parameters
             starts, # first weights, shape (starts, 2)
-            f, goals): # loss of two weights; places to arrive at
-    "The rate that ends closest to a goal, by the mean of the log of the distance over all starts"
+            f, goals=((0., 0.),)): # loss of two weights; its minima
+    "Of 25 rates the one that ends closest to a minimum, by the mean log of the distance over all starts"
     ends = distance_to_goal(descent_paths(opt_func, dict(lr=sweep_rates), starts, f)[:,:,-1], goals)
     return sweep_rates[ends.log().mean(dim=1).argmin()]
 
@@ -119,21 +119,20 @@ def race_figure(landscape='valley', # or 'dent', 'saddle'
                       'near at step': QuantizedGrid(first_step_below(far), 3)}
     knobs = {'start along': t['across'], 'start across': t['up'], 'rate': list(_shares)}
     panels = [PathPlot(t['f'], paths, t['xlim'], t['ylim'], t['goals'], start=list(knobs)[:2]),
-              LinePlot(distances, 'distance from the goal', log='y', ylim=(1e-5, 20))]
-    alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the goal'
+              LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-6, 20))]
+    alt = f'Four paths over lines of equal loss of the {landscape}, and their distances from the minimum'
     at = dict(zip(knobs, (*t['start'], 'best')))
     return InteractiveFigure(f'Race over the {landscape}', alt, knobs, panels, rows, at, begin=begin)
 
 # %% ../../nbs/course/optimizer_race.ipynb #dd5a70e0
 def best_distance(opt_func, # makes an optimizer from lists of parameters
                   angle=0.): # degrees by which valley and starts are turned
-    "Of 21 learning rates the best one in the valley, and the mean distance (geometric) after 40 steps"
-    around, lrs = torch.arange(12)*math.pi/6 + 0.26, torch.logspace(-2.5, 0, 21).tolist()
-    starts = rotate(torch.stack([4*around.cos(), around.sin()]), angle).T.tolist()
-    f = partial(quadratic_valley, angle=angle)
-    far = descent_paths(opt_func, dict(lr=lrs), starts, f)[:,:,-1].norm(dim=-1)
-    means = far.nan_to_num(1e9).clamp(1e-20, 1e9).log().mean(dim=1).exp()
-    return lrs[means.argmin()], means.min().item()
+    "The best rate in the valley, and there the mean distance (geometric) from the minimum after 40 steps"
+    starts = torch.tensor(list(product(landscapes['valley']['across'], landscapes['valley']['up'])))
+    starts, f = rotate(starts.T, angle).T.tolist(), partial(quadratic_valley, angle=angle)
+    lr = best_lr(opt_func, starts, f)
+    ends = descent_paths(opt_func, dict(lr=[lr]), starts, f)[0,:,-1]
+    return lr, distance_to_goal(ends).log().mean().exp().item()
 
 # %% ../../nbs/course/optimizer_race.ipynb #f3f39fbf
 def _ellipses(angle, k=20.): # degrees; condition number
@@ -154,9 +153,9 @@ def turned_race_figure(*names): # of `race_optimizers`
     for name in names:
         lrs, paths = zip(*(_run_turned(race_optimizers[name], angle) for angle in knobs['angle']))
         panel.paths[name] = QuantizedGrid(clip_to_view(torch.stack(paths), lim, lim), 2, levels=2047)
-        distances[name] = QuantizedGrid(torch.stack(paths).norm(dim=-1), 2, log=True, lim=(0, 1e3))
+        distances[name] = QuantizedGrid(distance_to_goal(torch.stack(paths)), 2, log=True, lim=(0, 1e3))
         rows[name] = {'lr': QuantizedGrid(lrs, 2, log=True), 'distance': distances[name]}
-    panels = [panel, LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-5, 20))]
+    panels = [panel, LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-6, 20))]
     alt = 'Paths over the lines of equal loss of a valley, and their distances from its minimum'
     at = {'angle': 0, 'rate': 'best'}
     title = f"Race over the turned valley: {', '.join(names)}"

@@ -55,26 +55,26 @@ def _step_lengths(paths): # steps and weights the last two axes
     return torch.cat([lengths[...,:1], lengths], -1)
 
 # %% ../../nbs/course/sliders.ipynb #5fd6f395
-def _step_figure(name, knobs, paths, at, title): # row; knobs; tensor; first setting; title
-    "A path in the valley, and the length of its steps"
-    far = QuantizedGrid(distance_to_goal(paths), len(knobs), log=True, lim=(0, 1e3))
-    length = QuantizedGrid(_step_lengths(paths), len(knobs), log=True, lim=(0, 1e3))
-    panels = [_valley_plot(name, paths), LinePlot({name: length}, 'length of the step', log='y')]
-    rows = {name: {'distance': far, 'length of the step': length}}
-    alt = 'A path in the narrow valley, and the length of each of its steps'
-    return InteractiveFigure(title, alt, knobs, panels, rows, at)
+def _step_figure(name, knobs, paths, at, title, # row; knobs; tensor; first setting; title
+                 curve='length of the step'): # or 'distance'
+    "A path in the valley, and one of its two rows as a curve"
+    row = {'distance': distance_to_goal(paths), 'length of the step': _step_lengths(paths)}
+    row = {key: QuantizedGrid(o, len(knobs), log=True, lim=(0, 1e3)) for key,o in row.items()}
+    panels = [_valley_plot(name, paths), LinePlot({name: row[curve]}, curve, log='y')]
+    alt = f'A path in the narrow valley, and its {curve}, step by step'
+    return InteractiveFigure(title, alt, knobs, panels, {name: row}, at)
 
 # %% ../../nbs/course/sliders.ipynb #90ad1fec
-def rmsprop_figure(n=100): # steps
+def rmsprop_figure(n=200): # steps
     "RMSProp in the valley: rate, eps, sqr_mom and dampening are yours (notebook 02)"
-    knobs = dict(lr=[0.05, 0.1, 0.15, 0.2, 0.3], eps=[1e-8, 1e-2, 0.1, 1., 10.],
+    knobs = dict(lr=[0.05, 0.1, 0.15, 0.2, 0.3], eps=[1e-8, 0.1, 1., 2., 10.],
                  sqr_mom=[0.9, 0.99], dampening=['yes', 'no'])
     lr, eps, sqr_mom = _combinations(*list(knobs.values())[:3])
     hypers = dict(lr=lr, eps=eps, sqr_mom=sqr_mom)
     paths = [descent_paths(_rmsprop(o), hypers, n=n)[:,0] for o in knobs['dampening']]
     paths = torch.stack(paths, 1).unflatten(0, (5, 5, 2))
     at = dict(lr=0.15, sqr_mom=0.9, dampening='yes')
-    return _step_figure('RMSProp', knobs, paths, at, 'RMSProp in the valley')
+    return _step_figure('RMSProp', knobs, paths, at, 'RMSProp in the valley', 'distance')
 
 # %% ../../nbs/course/sliders.ipynb #c724fb37
 def _half_debiased(p, sqr_mom, mom, eps, **kwargs):

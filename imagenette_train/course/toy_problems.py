@@ -36,18 +36,18 @@ def quadratic_valley(w, # two weights, shape (2, ...)
 # %% ../../nbs/course/toy_problems.ipynb #daf70191
 def descent_path(opt_func, # makes an optimizer from a list of parameters
                  n=40, # steps
-                 start=(-4., 1.), # first weights
+                 start=(-4., 1.), # first weights; two lists of them for several runs at once
                  f=quadratic_valley, # loss of two weights
                  noise=0., # standard deviation of noise added to each gradient, as a mini-batch would
                  seed=0, # of the noise
                  angle=0.): # degrees by which loss and start are turned, counter-clockwise
-    "The path of two weights under an optimizer, shape (n+1, 2)"
+    "The path of two weights under an optimizer, shape (n+1, 2); of several runs (n+1, 2, runs)"
     g = torch.Generator().manual_seed(seed)
     w = rotate(torch.tensor(start), angle).requires_grad_()
     opt, path = opt_func([w]), [w.detach().clone()]
     for _ in range(n):
-        f(rotate(w, -angle)).backward()
-        if noise: w.grad += noise*torch.randn(2, generator=g)
+        f(rotate(w, -angle)).sum().backward()
+        if noise: w.grad += noise*torch.randn(w.shape, generator=g)
         opt.step()
         opt.zero_grad()
         path.append(w.detach().clone())
@@ -138,7 +138,8 @@ def plot_paths(paths, # dict: name -> path, as `descent_path` gives
         ax.plot(0, 0, 'k+', ms=8)
         ax.plot(*path.T, '.-', color=optimizer_color(name) or '0.25', lw=1, ms=4)
         ax.plot(*path[-1], 'o', color='black', ms=5)
-        ax.set(title=name, xlim=xlim, ylim=ylim, xlabel='along', ylabel='across')
+        xlabel, ylabel = ('first weight', 'second weight') if angle else ('along', 'across')
+        ax.set(title=name, xlim=xlim, ylim=ylim, xlabel=xlabel, ylabel=ylabel)
     if own: ax.figure.tight_layout() # a figure of somebody else's is laid out when all is drawn
     return ax.figure
 
@@ -324,7 +325,7 @@ def plot_lr_curves(curves, # dict: name -> what `lr_curve` gave
         below = dict(xytext=(0, -14), textcoords='offset points', ha='center')
         ax.annotate(name, (lr, loss), color=line.get_color(), **below)
         print(f'{name:>8}: best learning rate {lr}, loss {loss:.2f} ± {sd:.2f}')
-    ax.set(xscale='log', ylim=(0, 1.6), xlabel='learning rate', ylabel='loss of the last epoch')
+    ax.set(xscale='log', ylim=(0, 1.6), xlabel='learning rate', ylabel='training loss, last epoch')
     fig.tight_layout()
     return best
 

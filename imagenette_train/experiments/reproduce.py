@@ -46,7 +46,7 @@ def compare_table(results, # results of several runs and seeds
     of = {name: [o for o in results if o['settings']['run'] == name] for name in run_configs}
     rows = [_compare_row(name, found) for name,found in of.items() if found]
     after = [pluralize(i+1, 'epoch') for i in range(max((len(r)-4 for r in rows), default=0))]
-    heads = ['run', 'call', 'seeds', *after, 'chapter']
+    heads = ['run', 'call', 'seeds', *after, 'book']
     return markdown_table(rows, heads) if book else markdown_table([r[:-1] for r in rows], heads[:-1])
 
 # %% ../../nbs/experiments/reproduce.ipynb #42ed2523
@@ -56,6 +56,12 @@ def _of_each(results):
     return {name: found for name,found in of.items() if found}
 
 def _mean(rows): return [sum(vs)/len(vs) for vs in zip(*rows)]
+
+def _looks(results, styles): # raw results; as for `plot_runs`
+    "Name of a run -> the options of its line"
+    titles = {name: run_configs[name].title for name in _of_each(results)}
+    looks = styles(list(titles.values())) if styles else {}
+    return {name: looks.get(title, {}) for name,title in titles.items()}
 
 # %% ../../nbs/experiments/reproduce.ipynb #3c5f0e1a
 def _label_ends(ax, ends): # axes; for each line its last value, a text and a colour
@@ -68,24 +74,25 @@ def _label_ends(ax, ends): # axes; for each line its last value, a text and a co
 
 # %% ../../nbs/experiments/reproduce.ipynb #aea7aade
 def plot_runs(results, # results of several runs and seeds
-              smooth_from=5): # training batches to leave out at the beginning
+              smooth_from=5, # training batches to leave out at the beginning
+              styles=None): # gives a dict, title -> options of its line, for a list of titles
     "Smoothed training losses and accuracies after each epoch: means of the seeds, and a dot for each seed"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 4))
-    loss_ends, acc_ends = [], []
+    loss_ends, acc_ends, looks = [], [], _looks(results, styles)
     for name,found in _of_each(results).items():
         title, losses = run_configs[name].title, _mean(o['losses'] for o in found)
         accs = [[e['accuracy'] for e in o['epochs']] for o in found]
-        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:])
+        line, = a.plot(range(smooth_from, len(losses)), losses[smooth_from:], **looks[name])
         color, mean, epochs = line.get_color(), _mean(accs), range(1, len(accs[0])+1)
-        b.plot(epochs, mean, color=color)
+        b.plot(epochs, mean, color=color, ls=line.get_linestyle())
         for ys in accs: b.plot(epochs, ys, 'o', ms=4, color=color)
         loss_ends.append((losses[-1], title, color))
         acc_ends.append((mean[-1], f'{title} {100*mean[-1]:.0f} %', color))
     _label_ends(a, loss_ends)
     _label_ends(b, acc_ends)
-    a.set(xlabel='training batches', title='training loss, smoothed')
-    b.set(xlabel='epochs', title='accuracy on the validation set', xticks=epochs)
+    a.set(xlabel='training batches', ylabel='loss', title='training loss, smoothed')
+    b.set(xlabel='epochs', ylabel='accuracy', title='accuracy on the validation set', xticks=epochs)
     p, (_, best, _) = results[0]['settings']['profile'], max(acc_ends)
     fig.suptitle(f"{p['arch']}, {p['size']} px: highest after {pluralize(len(epochs), 'epoch')} is {best}")
     fig.tight_layout()
@@ -93,17 +100,18 @@ def plot_runs(results, # results of several runs and seeds
 
 # %% ../../nbs/experiments/reproduce.ipynb #1b85bdcb
 # style and width: a dashed line shows on a broad one that it hides
-_lines = dict(adam=('-', 4), sgd=('-', 4), sgd_cb=('-', 1.5))
+_lines = dict(adam=('-', 4), sgd=('-', 4))
 
-def plot_schedules(results): # results of several runs
+def plot_schedules(results, # results of several runs
+                   styles=None): # as for `plot_runs`
     "Learning rate and momentum of the runs, batch by batch"
     import matplotlib.pyplot as plt
-    fig,(a,b) = plt.subplots(1, 2, figsize=(11, 3))
+    (fig,(a,b)), looks = plt.subplots(1, 2, figsize=(11, 3)), _looks(results, styles)
     for name,(res,*_) in _of_each(results).items():
-        style, lw = _lines.get(name, ('--', 1.5))
-        line, = a.plot(res['lrs'], style, lw=lw, label=run_configs[name].title)
-        title, color = run_configs[name].title, line.get_color()
-        if res['moms']: b.plot(res['moms'], style, lw=lw, color=color, label=title)
+        ls, lw = _lines.get(name, ('--', 1.5))
+        look = {**looks[name], 'ls': ls, 'lw': lw, 'label': run_configs[name].title}
+        line, = a.plot(res['lrs'], **look)
+        if res['moms']: b.plot(res['moms'], **{**look, 'color': line.get_color()})
     a.set(yscale='log', xlabel='training batches', ylabel='lr')
     a.legend(fontsize=8)
     b.set(xlabel='training batches', ylabel='mom')
@@ -126,9 +134,10 @@ def _load_lr_find(out):
     "What lr_find left in folder `out`, if it did"
     return read_json(out/'lr_find.json') if (out/'lr_find.json').is_file() else None
 
-def _figures(out, results):
+def _figures(out, results, styles):
     "Name -> figure"
-    figs, found = dict(losses=plot_runs(results), schedules=plot_schedules(results)), _load_lr_find(out)
+    figs = dict(losses=plot_runs(results, styles=styles), schedules=plot_schedules(results, styles))
+    found = _load_lr_find(out)
     if found:
         suggested = SuggestedLRs(**found['suggestion'])
         figs['lr_find'] = plot_lr_find(found['lrs'], found['losses'], suggested).figure
@@ -142,7 +151,8 @@ def _fingerprint(out, results):
     return content_hash([results, _load_lr_find(out), titles, drawers])
 
 # %% ../../nbs/experiments/reproduce.ipynb #cef7de21
-def write_report(out): # folder with raw results
+def write_report(out, # folder with raw results
+                 styles=None): # as for `plot_runs`
     "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
     out, results = Path(out), load_results(out, run_configs, 'run')
@@ -152,7 +162,7 @@ def write_report(out): # folder with raw results
     results = keep_same_settings(results, 'run')
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
-    for name,fig in _figures(out, results).items():
+    for name,fig in _figures(out, results, styles).items():
         with atomic_open(out/f'{name}.png') as f: fig.savefig(f, format='png', dpi=100, metadata=made_of)
         plt.close(fig)
     return both
