@@ -91,6 +91,8 @@ def reference_whole(visit):
     visit.check('lr_max' in text and 'pct_start' in text and '0.25' in text, 'no signature of fit_one_cycle')
     visit.check('share of training before the peak' in text, 'no docments of fit_one_cycle')
     visit.check(entry.locator('a', has_text='source').count() == 1, 'no source of fit_one_cycle')
+    page = visit.go('reference/optim/variants.html')
+    visit.check(not page.locator('article h2').count(), 'a docstring that has become a heading')
     visit.check(b'Sphinx inventory' in (site/'objects.inv').read_bytes()[:40], 'no objects.inv')
 
 # what a newcomer looks for -> links, one after the other, by what they say
