@@ -94,12 +94,15 @@ def soak(name):
          f"{calls['steps_checked']} calls, {calls['broken']} broken"],
         ['callbacks, alone and in pairs, crossed with questions before, during and after a fit; what differs',
          f"{r['rules']['crossings']:,}, {r['rules']['differences']}"],
-        ['writers of exports and of folders of images, killed: the old folder or the new one is there, whole',
-         held(r['folders'])],
-        [f"Ctrl-C at random moments ({', '.join(r['interrupts']['held'])}): it comes out as such, files are "
-         "whole, and the next fit is as ever", held(r['interrupts'])],
-        ['trainings drawn at random, fused and not, equal to the last bit', f"{r['fused']['trainings']:,}"]],
-        ['what was tried', 'result'])
+        *[row(r[part]) for part,row in soaked_rows.items() if part in r]], ['what was tried', 'result'])
+
+soaked_rows = dict(
+    folders=lambda o: ['writers of exports and of folders of images, killed: the old or the new one is whole',
+                       held(o)],
+    interrupts=lambda o: [f"Ctrl-C at random moments ({', '.join(o['held'])}): it comes out as such, files "
+                          "are whole, and the next fit is as ever", held(o)],
+    fused=lambda o: ['trainings drawn at random, fused and not, equal to the last bit',
+                     f"{o['trainings']:,}"])
 
 def held(counted):
     "How many of how many, over all kinds"
@@ -156,7 +159,7 @@ def ten_lines(name):
     table = ''.join(training['outputs'][0]['data']['text/html'])
     cut = lambda tag, text: [c.strip() for c in re.findall(f'<{tag}>(.*?)</{tag}>', text, re.S)]
     rows = [cut('th', table), *(row for tr in cut('tr', table) if (row := cut('td', tr)))]
-    text = f'{source(imports)}\n\n{source(training)}'
+    text = f'{source(imports)}\n\n{source(training).rstrip(";")}' # a notebook's way to show no value
     said = [format_plain_row(row) for row in (*rows[:2], rows[-1])] # the first and the last epoch
     return f"```python\n{text}\n```\n\n```text\n" + '\n'.join(said) + '\n```'
 

@@ -23,6 +23,11 @@ slowest_on_avx2 = ['03_adam', 'core/fused', 'optim/muon', 'training/checkpoint',
                    'training/mixed_precision', 'vision/loaders', 'vision/models', 'experiments/leaderboard',
                    'experiments/reproduce', 'experiments/sweep']
 most_seconds = 60 # of a notebook, there
+# these first, so that no long one is left alone at the end
+longest_first = ['training/checkpoint', 'optim/muon', '03_adam', 'core/fused', 'training/distributed',
+                 'training/callback_checks', 'vision/inference', '02_rmsprop', 'course/noise_and_schedules',
+                 'vision/models', 'vision/interpret', 'course/optimizer_race', 'vision/tasks', '01_momentum',
+                 'experiments/reproduce', 'course/sliders', 'course/weight_decay', 'core/learner_base']
 
 # --- notebooks
 
@@ -84,12 +89,14 @@ def slowest_cells(tooks, n):
 # --- checks: each gives a list of what is wrong
 
 def unchanged(commands, *paths):
-    "Files of `paths` that running `commands` changes"
+    "Files of `paths` that running `commands` changes; or what a command says that fails"
     def read():
         found = [f for p in paths for f in [root/p, *(root/p).rglob('*')]]
         return {f: f.read_bytes() for f in found if f.is_file() and f.suffix in ('.py', '.ipynb', '.md')}
     before = read()
-    for c in commands: subprocess.run([bin/c[0], *c[1:]], cwd=root, check=True, capture_output=True)
+    for c in commands:
+        p = subprocess.run([bin/c[0], *c[1:]], cwd=root, capture_output=True, text=True)
+        if p.returncode: return [f'{" ".join(c)}: {(p.stdout + p.stderr)[-3000:]}']
     after = read()
     changed = [f for f in before.keys() | after.keys() if before.get(f) != after.get(f)]
     return sorted(str(f.relative_to(root)) for f in changed)
@@ -236,7 +243,7 @@ class Count:
 def run_notebooks(todo, a, count):
     "Test the notebooks `todo`, the longest first; gives what each took, by name"
     tooks, env = {}, avx2 if a.avx2 else {}
-    longest = {name: i for i,name in enumerate(slowest_on_avx2)}
+    longest = {name: i for i,name in enumerate(longest_first)}
     todo = sorted(todo, key=lambda p: longest.get(opening.name_of(p), len(longest)))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(at_a_time()) as pool:
         testers = queue.SimpleQueue()

@@ -475,16 +475,14 @@ def arguments():
 def parts_of(a, rng, tmp):
     "Name of each part -> the function that does it"
     quick = a.quick
-    parts = dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if quick else (0, 2))],
+    return dict(kills=lambda: [kills(a.kills, w, rng, tmp) for w in ((0,) if quick else (0, 2))],
                 interrupts=lambda: interrupts(3 if quick else a.interrupts, rng, tmp),
                 folders=lambda: folders(3 if quick else a.folders, rng, tmp),
                 nans=lambda: nans(3 if quick else 30, rng, tmp),
                 threads=threads,
                 sequences=lambda: sequences(*((3, 6) if quick else (80, 20))),
-                rules=lambda: rules(None, tmp),
+                rules=lambda: rules(150 if quick else None, tmp),
                 fused=lambda: dict(trainings=fuzz(60 if quick else 10_000, a.seed)))
-    if quick: del parts['rules'] # notebook training/callback_checks tests 150 crossings
-    return parts
 
 def main():
     a = arguments()
