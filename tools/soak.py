@@ -20,6 +20,7 @@ import torch.nn as nn
 import torchvision
 from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
+from tqdm import tqdm
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from fused_fuzz import fuzz
 from imagenette_train.all import *
@@ -292,6 +293,8 @@ class Folders:
 
 def folders(n, rng, tmp):
     "Kill `n` writers of each kind of folder: how many left the old or the new one, and no rubbish for good"
+    # the usual lock of progress bars is shared with the children, and a killed one never gives it back
+    tqdm.set_lock(threading.RLock())
     subject, held = Folders(tmp/'folders'), {}
     for kind,(write, whole) in subject.kinds.items():
         held[kind] = 0
