@@ -156,13 +156,16 @@ def nans(n, rng, tmp):
 
 def interrupted(kind, f, seconds, rng):
     "Interrupt `f` somewhere in its `seconds`; 'late' if it was done before, else what came out that is wrong"
+    found = 'late'
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.05)*seconds))
-        f()
-        return 'late'
-    except KeyboardInterrupt: return None
-    except BaseException as e: return f'{kind}: a {type(e).__name__} instead of a KeyboardInterrupt: {e}'
-    finally: signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, rng.uniform(0, 1.05)*seconds))
+            f()
+        except KeyboardInterrupt: found = None
+        except BaseException as e: found = f'{kind}: a {type(e).__name__} instead of a KeyboardInterrupt: {e}'
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt: found = 'late' # it came between the end of `f` and this line
+    return found
 
 class Interrupted:
     "A Learner with callbacks that borrow something, and what can be interrupted in it"
