@@ -67,13 +67,20 @@ def lock_dir(folder, # that is there
     finally: _unlock(fd)
 
 # %% ../../nbs/core/io.ipynb #27b4e319
+def _remove_folder(path):
+    "Remove folder `path` and all in it; an interrupt comes out as one"
+    try: shutil.rmtree(path, ignore_errors=True)
+    except OSError as e: # interrupted between two lines of `rmtree`, which then closes a folder twice
+        if isinstance(e.__context__, KeyboardInterrupt): raise e.__context__ from None
+        raise
+
 def _remove_stale_parts(dest):
     "Remove what killed processes have left beside `dest`: a living one holds the lock"
     for part in dest.parent.glob(f'{glob.escape(dest.name)}.{"[0-9a-f]"*16}.part'):
         try: fd = _lock(part)
         except BlockingIOError: continue
         if fd is None: continue
-        shutil.rmtree(part, ignore_errors=True)
+        _remove_folder(part)
         _unlock(fd)
 
 @contextmanager
@@ -90,9 +97,9 @@ def temp_dir_beside(dest): # path of the file or folder that something in it sha
             fd = _lock(part, wait=True)
         yield part
     finally:
-        try: shutil.rmtree(part, ignore_errors=True)
+        try: _remove_folder(part)
         finally: # an interrupt
-            shutil.rmtree(part, ignore_errors=True)
+            _remove_folder(part)
             _unlock(fd)
 
 # %% ../../nbs/core/io.ipynb #6ae993c7
