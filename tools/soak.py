@@ -487,7 +487,7 @@ def parts_of(a, rng, tmp):
                 nans=lambda: nans(3 if quick else 30, rng, tmp),
                 threads=threads,
                 sequences=lambda: sequences(*((3, 6) if quick else (80, 20))),
-                rules=lambda: rules(150 if quick else None, tmp),
+                rules=lambda: rules(40 if quick else None, tmp),
                 fused=lambda: dict(trainings=fuzz(60 if quick else 10_000, a.seed)))
 
 def main():
