@@ -3,7 +3,7 @@ docments, their defaults and its source. tools/pages.py writes it, a page for ea
 
 Each is an object of Sphinx's Python domain, so that search puts the definition first, and other projects
 can link to it through objects.inv."""
-import ast, functools, importlib, inspect, re, textwrap
+import ast, functools, importlib, inspect, re, reprlib, textwrap, types
 from dataclasses import dataclass
 from fastcore.docments import docments
 from opening import cfg
@@ -46,8 +46,11 @@ class Entry:
     def says(self):
         "Its documentation; of a constant, what it holds"
         if self.kind != 'data': return self.doc[0]
-        kind, holds = type(self.obj).__name__, isinstance(self.obj, (dict, list, tuple)) and list(self.obj)
-        if not holds or not all(isinstance(o, (str, int, float)) for o in holds): return f'A {kind}.'
+        kind, holds = type(self.obj).__name__, []
+        if isinstance(self.obj, types.SimpleNamespace): kind, holds = 'namespace', list(vars(self.obj))
+        if isinstance(self.obj, (dict, list, tuple)): holds = list(self.obj)
+        if not holds or not all(isinstance(o, (str, int, float)) for o in holds):
+            return f'A {kind}: `{reprlib.repr(self.obj)}`'
         items = [f'`{o}`' if isinstance(o, str) else f'`{o:.3g}`' for o in holds]
         return f"A {kind}: {', '.join(items[:12])}{' ...' if len(items) > 12 else ''}"
 

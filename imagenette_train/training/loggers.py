@@ -139,7 +139,7 @@ def plot_metrics(self:Recorder):
     axs = plt.subplots(1, len(panels), figsize=(4*len(panels), 3), squeeze=False)[1][0]
     for ax,names in zip(axs, panels):
         for n in names: ax.plot([r['epoch']+1 for r in rows], [r[n] for r in rows], 'o-', label=n)
-        ax.set(xlabel='epoch')
+        ax.set(xlabel='epoch', ylabel='loss' if ax is axs[0] else names[0].removeprefix('train_'))
         ax.legend()
     axs[0].figure.tight_layout()
     return axs
