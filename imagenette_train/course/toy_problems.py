@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['tiny_names', 'rotate', 'quadratic_valley', 'descent_path', 'step_lengths', 'momentum_race', 'optimizer_color',
-           'line_styles', 'label_lines', 'plot_paths', 'plot_distance', 'plot_heatmap', 'dented_road', 'plot_on_road',
-           'noisy_signal', 'moving_average', 'tiny_images', 'show_images', 'tiny_net', 'train_tiny_net',
-           'tiny_accuracy', 'plot_losses', 'lr_grid', 'lr_curve', 'best_of', 'plot_lr_curves', 'max_param_diff',
+           'line_styles', 'label_lines', 'plot_paths', 'plot_distance', 'plot_heatmap', 'plot_phases', 'dented_road',
+           'plot_on_road', 'noisy_signal', 'moving_average', 'plot_signals', 'tiny_images', 'show_images',
+           'show_predictions', 'tiny_net', 'train_tiny_net', 'tiny_accuracy', 'plot_gradient_sizes', 'plot_rates',
+           'plot_layer_rates', 'plot_losses', 'lr_grid', 'lr_curve', 'best_of', 'plot_lr_curves', 'max_param_diff',
            'draw_training_loop']
 
 # %% ../../nbs/course/toy_problems.ipynb #6b377ed5
@@ -170,6 +171,26 @@ def plot_heatmap(far, # final distances, shape (len(moms), len(lrs)); inf and na
     ax.set(xlabel='lr', ylabel='mom', title=f'best: lr {lrs[col]:.3g}, mom {moms[row]:.3g}')
     return ax
 
+# %% ../../nbs/course/toy_problems.ipynb #eeb6dfd8
+def plot_phases(factors, # of the distance in each step, shape (len(lrs), len(moms)); white from 1 on
+                lrs, moms, # the learning rates and momenta
+                best, # dict with the best `lr` and `mom`, a star
+                fastest, # the rate at which SGD is fastest, a dot
+                paths): # dict: name -> path, as `descent_path` gives
+    "A map of the factors with the names of its regions, and beside it the distances of `paths`, step by step"
+    import matplotlib.pyplot as plt
+    fig,(a,b) = plt.subplots(1, 2, figsize=(11, 3.6), gridspec_kw=dict(wspace=0.3))
+    heat = a.pcolormesh(lrs, moms, factors.T.where(factors.T < 1, torch.nan), shading='auto', cmap='viridis')
+    fig.colorbar(heat, ax=a, label='factor per step')
+    a.plot(best['lr'], best['mom'], '*', color=optimizer_color('momentum'), ms=13)
+    a.plot(fastest, 0, 'o', color=optimizer_color('SGD'), clip_on=False)
+    a.text(0.165, 0.3, 'diverges', ha='center', color='black')
+    a.text(0.1, 0.8, 'oscillates', ha='center', color='white')
+    a.text(0.012, 0.2, 'creeps', ha='center', color='white', rotation=90)
+    a.set(xlabel='lr', ylabel='mom')
+    plot_distance(paths, b).set(ylim=(1e-7, 10))
+    return a, b
+
 # %% ../../nbs/course/toy_problems.ipynb #e6356e59
 def dented_road(w): # weights, of which the first counts, shape (n, ...)
     "A loss with a wide bowl around 6 and a dent at 1.5"
@@ -204,6 +225,28 @@ def moving_average(xs, # numbers, or tensors of one shape
         averages.append(m)
     return averages
 
+# %% ../../nbs/course/toy_problems.ipynb #01c287eb
+def _signal_axes(n, sharey): # number of panels; the same range in all?
+    "A figure with `n` panels: a small one, two beside each other, or two rows of two"
+    import matplotlib.pyplot as plt
+    rows, cols, size = {1: (1, 1, (6, 2.8)), 2: (1, 2, (10, 3))}.get(n, ((n+1)//2, 2, (10, 2.5*((n+1)//2))))
+    return plt.subplots(rows, cols, figsize=size, sharey=sharey, squeeze=False, layout='constrained')[1].flat
+
+def plot_signals(panels, # dict: title -> dict: label -> values; those labelled 'gradient' are dots
+                 xlabel='batch', ylabel='gradient', # of the axes
+                 sharey=True): # the same range in all panels?
+    "Draw signals and their averages, with a legend beside the last panel if there are several lines"
+    axs = _signal_axes(len(panels), sharey)
+    for ax,(title,curves) in zip(axs, panels.items()):
+        if 'gradient' in curves: ax.plot(curves['gradient'], '.', color='0.6', ms=3, label='gradient')
+        lines = {label: ys for label,ys in curves.items() if label != 'gradient'}
+        for i,(label,ys) in enumerate(lines.items()):
+            ax.plot(ys, '-' if i != 1 else '--', color=['black', 'tab:red', 'tab:blue'][i], label=label)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        if ax.get_ylim()[0] > 0: ax.set_ylim(bottom=0)
+        if sharey: ax.label_outer()
+    if len(lines) > 1: ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+
 # %% ../../nbs/course/toy_problems.ipynb #d6433215
 def tiny_images(n=512, # images
                 noise=0.5, # standard deviation of the noise
@@ -232,6 +275,15 @@ def show_images(images, # grey ones, shape (n, 1, height, width); the first eigh
         ax.imshow(image[0], cmap='gray')
         ax.set_title(mark + title, fontsize=9, color=color)
         ax.axis('off')
+
+# %% ../../nbs/course/toy_problems.ipynb #eade9239
+@torch.no_grad()
+def show_predictions(model, # a network for `tiny_images`
+                     x, y): # images and their class numbers; the first eight are shown
+    "A row of eight images, above each its class and what `model` predicts, marked right or wrong"
+    predicted = model(x[:8]).argmax(dim=1)
+    titles = [f'{tiny_names[k]}\n→ {tiny_names[p]}' for k,p in zip(y, predicted)]
+    show_images(x, titles, right=predicted == y[:8])
 
 # %% ../../nbs/course/toy_problems.ipynb #77924a18
 def tiny_net(seed=0): # of the weights
@@ -272,6 +324,50 @@ def tiny_accuracy(model, # a network that was trained with the same `seed`
     "The fraction of fresh `tiny_images` that `model` classifies correctly, 0 to 1; guessing: about 0.25"
     x, y = tiny_images(n, seed=seed+1000)
     return (model(x).argmax(dim=1) == y).float().mean().item()
+
+# %% ../../nbs/course/toy_problems.ipynb #499380b1
+def plot_gradient_sizes(of_layers, # RMS of the gradient, shape (batches, layers)
+                        of_weights): # the same of each weight, over all batches
+    "The sizes of the gradients: a curve for each layer, and a histogram of the weights"
+    import matplotlib.pyplot as plt
+    (a,b), n = plt.subplots(1, 2, figsize=(10, 3.2), layout='constrained')[1], of_layers.shape[1]
+    a.set_prop_cycle(color=plt.get_cmap('viridis')(torch.linspace(0, 1, n).tolist()))
+    a.semilogy(of_layers, lw=1.2)
+    a.set(xlabel='batch', ylabel='RMS of the gradient', title='each layer, first dark, last bright')
+    b.hist(of_weights, bins=torch.logspace(-4, -0.5, 60), color='0.5')
+    b.set(xscale='log', xlabel='RMS of the gradient', ylabel='weights', title='each weight')
+    return a, b
+
+# %% ../../nbs/course/toy_problems.ipynb #715328da
+def _finish_rates(ax, lr):
+    ax.axhline(lr, color='grey', lw=0.7, ls=':', label='base rate')
+    ax.set(yscale='log', ylabel='effective rate')
+    ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
+    return ax
+
+def plot_rates(sizes, # of gradients, the x-axis
+               rates, # dict: label -> effective rates at these sizes
+               dashed, # the same, drawn dashed
+               lr): # base rate, a grey line
+    "Effective rates against the size of the gradient"
+    import matplotlib.pyplot as plt
+    ax = plt.subplots(figsize=(6.5, 3.2))[1]
+    for label,ys in rates.items(): ax.plot(sizes, ys, label=label)
+    for label,ys in dashed.items(): ax.plot(sizes, ys, 'k--', lw=1, label=label)
+    ax.set(xscale='log', xlabel='size of the gradients')
+    return _finish_rates(ax, lr)
+
+def plot_layer_rates(rates, # dict: label -> low, middle and high effective rate of each layer, (layers, 3)
+                     lr): # base rate, a grey line
+    "The effective rates in each layer: a dot in the middle, and a bar from low to high"
+    import matplotlib.pyplot as plt
+    ax = plt.subplots(figsize=(7.5, 3.4))[1]
+    for (label,ys),color in zip(rates.items(), ('tab:red', 'tab:purple')):
+        low, middle, high = ys.T.numpy()
+        ends = [middle-low, high-middle]
+        ax.errorbar(range(len(ys)), middle, ends, fmt='o', ms=4, color=color, label=label)
+    ax.set_xlabel('layer')
+    return _finish_rates(ax, lr)
 
 # %% ../../nbs/course/toy_problems.ipynb #7f4c3fa9
 def plot_losses(losses, # dict: name -> losses of the batches, as `train_tiny_net` gives
