@@ -7,39 +7,27 @@ __all__ = ['Callback', 'Learner', 'TrainEvalCallback', 'accuracy', 'error_rate',
            'ModelResetter']
 
 # %% ../nbs/04_callbacks.ipynb #d6a1047b
-import time
 import torch
 from fastcore.basics import patch
 from .adam import Adam
-from .core.messages import *
-from .core.io import *
 from .core.batches import *
 from .core.events import *
+from .core.events import _BaseCallback
 from .core.learner_base import *
 from .core.metrics import *
+from .core.metrics import _BaseRecorder
 from .core.snapshot import *
 from .core.tasks import *
 
 # %% ../nbs/04_callbacks.ipynb #d4c6d1ef
-class Callback:
+class Callback(_BaseCallback):
     "Base class for training callbacks: define a method named after an event, and the loop calls it"
     run_before, run_after = (), () # classes of callbacks that this one must run before, or after
     order = 0 # lower runs earlier where run_before and run_after leave the choice
     run_train = run_valid = True # hear the batch events of training, of validation?
-    # also run during validate, get_preds and lr_find? False for callbacks that write files, stop training
-    # or keep counts
+    # also run during validate, get_preds and lr_find? False for those that write files, count or stop a fit
     run_outside_fit = True
     unique = False # True: a Learner has only one of this class
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        check_event_names(accept_old_names(cls))
-    @property
-    def name(self): return type(self).__name__
-    def __repr__(self): return self.name
-    def __getattr__(self, k): return learner_attr(self, k)
-    def __setattr__(self, k, v):
-        if k not in self.__dict__: warn_if_shadowing(self, k)
-        super().__setattr__(k, v)
 
 # %% ../nbs/04_callbacks.ipynb #3d597c04
 class Learner(BaseLearner):
@@ -148,30 +136,9 @@ def error_rate(pred, yb): # as `accuracy`
     return 1 - accuracy(pred, yb)
 
 # %% ../nbs/04_callbacks.ipynb #6ba32995
-class Recorder(Callback):
+class Recorder(_BaseRecorder, Callback):
     "Keeps losses and hyper-parameters of every training batch, and one row of metrics per epoch"
     run_after = TrainEvalCallback
-    def __init__(self, beta=0.98): # of the smoothed training loss
-        self.beta = beta
-        self._reset()
-
-    def _reset(self):
-        self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
-
-    def begin_fit(self):
-        if self.learn.stage < 2: self._reset() # else it is the second part of one training
-        self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
-        self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
-        self.begin_epoch()
-
-    def begin_epoch(self):
-        self._t0, self.train_loss = time.perf_counter(), None
-        self._valid = MetricAccumulator(self.metrics)
-
-    def begin_validate(self):
-        self._valid = MetricAccumulator(self.metrics)
-        self._valid.reset()
-
     def after_batch(self):
         learn = self.learn
         if learn.loss is None or learn.cancelled_in in ('after_loss', 'before_backward'): return
@@ -183,23 +150,11 @@ class Recorder(Callback):
         self.raw_losses.append(loss)
         self.losses.append(smooth)
         self.lrs.append(learn.opt.hypers[-1]['lr'])
-
     def after_train(self): self.train_loss = None if self.smooth_loss is None else float(self.smooth_loss)
-
-    def compute(self):
-        "Loss and metrics of the validation batches seen since `begin_validate`"
-        return self._valid.compute()
-
     def after_epoch(self):
         self.values.append([self.train_loss, *self.compute()])
-        self.seconds.append(time.perf_counter() - self._t0)
-        self.row = [len(self.values)-1, *self.values[-1], format_time(self.seconds[-1])]
-        if self.logger is not None and is_main_process(): self.logger(self.row)
-
-    def cleanup_fit(self):
-        self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
-
-    plot_loss, preserve_state = plot_loss, preserve_metrics
+        self.row = [len(self.values)-1, *self.values[-1], self._stop_clock()]
+        self._log(self.row)
 
 # %% ../nbs/04_callbacks.ipynb #b8eb4155
 Learner.default_cbs = [TrainEvalCallback, Recorder]
@@ -207,9 +162,7 @@ Learner.default_cbs = [TrainEvalCallback, Recorder]
 @patch(as_prop=True)
 def recorder(self:Learner):
     "The Learner's `Recorder`"
-    for cb in self.cbs:
-        if isinstance(cb, Recorder): return cb
-    raise AttributeError("this Learner has no Recorder: it was removed")
+    return self._find_cb(Recorder)
 
 # %% ../nbs/04_callbacks.ipynb #1bb44c45
 @patch

@@ -69,10 +69,8 @@ def fetch(name):
     folder = Path(name).parent.as_posix()
     return f"""#| hide
 #| eval: false
-#@title Run me first on Colab
-# it fetches the project and installs it; anywhere else this does nothing
-import sys
-if 'google.colab' in sys.modules:
+#@title Run me first on Colab: it fetches and installs the project (anywhere else it does nothing)
+if 'google.colab' in str(get_ipython()):
     !git clone --quiet --depth 1 {cfg['git_url']}
     !pip install --quiet ./{cfg['repo']}
     %cd -q {cfg['repo']}/nbs{'' if folder == '.' else '/' + folder}"""

@@ -282,3 +282,17 @@ def accept_old_names(cls): # class of callbacks that was just defined
     # the label is the callback's own: it is set in `__init__`
     if not hasattr(cls, 'bar_says'): cls.bar_says = property(lambda cb: cb.progress_label, _set_label)
     return cls
+
+# %% ../../nbs/core/events.ipynb #7bd07bdf
+class _BaseCallback:
+    "Checks the names of events, reads through to the Learner, and warns of a name that hides one of its own"
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        check_event_names(accept_old_names(cls))
+    @property
+    def name(self): return type(self).__name__
+    def __repr__(self): return self.name
+    def __getattr__(self, k): return learner_attr(self, k)
+    def __setattr__(self, k, v):
+        if k not in self.__dict__: warn_if_shadowing(self, k)
+        super().__setattr__(k, v)

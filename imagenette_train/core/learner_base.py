@@ -218,6 +218,12 @@ class _Callbacks:
         self.add_cbs([cls() for cls in self.default_cbs if not own(cls)])
         self.add_cbs(cbs)
 
+    def _find_cb(self, cls):
+        "The callback of class `cls`; an error if there is none"
+        for cb in self.cbs:
+            if isinstance(cb, cls): return cb
+        raise AttributeError(f"this Learner has no {cls.__name__}: it was removed")
+
     add_cb, remove_cb = add_cbs, remove_cbs
 
 # %% ../../nbs/core/learner_base.ipynb #a5c1ec7f

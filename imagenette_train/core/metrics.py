@@ -7,10 +7,12 @@ __all__ = ['SmoothedMean', 'is_stateful_metric', 'metric_name', 'metric_names', 
            'accuracy_multi', 'to_scalar', 'MetricAccumulator', 'preserve_metrics', 'format_row', 'plot_loss']
 
 # %% ../../nbs/core/metrics.ipynb #42415824
-import copy
+import copy, time
 from collections.abc import Mapping
 from contextlib import contextmanager
 import torch
+from .messages import *
+from .io import *
 from .batches import *
 from .hypers import *
 
@@ -186,3 +188,45 @@ def plot_loss(rec, # a `Recorder`
     ax.set(xlabel='training batches', ylabel='loss')
     ax.legend()
     return ax
+
+# %% ../../nbs/core/metrics.ipynb #9fa40cb5
+class _BaseRecorder:
+    "The lists of a `Recorder`, its clock, and the sums of the validation"
+    def __init__(self, beta=0.98): # of the smoothed training loss
+        self.beta = beta
+        self._reset()
+
+    def _reset(self):
+        self.values, self.losses, self.raw_losses, self.lrs, self.seconds, self.hps = [], [], [], [], [], {}
+
+    def begin_fit(self):
+        if self.learn.stage < 2: self._reset() # else it is the second part of one training
+        self.metric_names = ['epoch', 'train_loss', 'valid_loss', *metric_names(self.metrics), 'time']
+        self.smooth, self.learn.smooth_loss = SmoothedMean(self.beta), None
+        self.begin_epoch()
+
+    def begin_epoch(self):
+        self._t0, self.train_loss = time.perf_counter(), None
+        self._valid = MetricAccumulator(self.metrics)
+
+    def begin_validate(self):
+        self._valid = MetricAccumulator(self.metrics)
+        self._valid.reset()
+
+    def compute(self):
+        "Loss and metrics of the validation batches seen since `begin_validate`"
+        return self._valid.compute()
+
+    def _stop_clock(self):
+        "Note the seconds since the epoch began; gives them as text"
+        self.seconds.append(time.perf_counter() - self._t0)
+        return format_time(self.seconds[-1])
+
+    def _log(self, row):
+        "Give `row` to the Learner's logger, in the main process"
+        if self.logger is not None and is_main_process(): self.logger(row)
+
+    def cleanup_fit(self):
+        self.losses, self.raw_losses = [[float(o) for o in os] for os in (self.losses, self.raw_losses)]
+
+    plot_loss, preserve_state = plot_loss, preserve_metrics

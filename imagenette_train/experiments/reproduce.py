@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['smoke_run_note', 'epoch_table', 'compare_table', 'plot_runs', 'plot_schedules', 'write_report', 'stale_files',
-           'train_run', 'run_key', 'run_lr_find', 'reproduce']
+           'show_results', 'show_lr_find', 'train_run', 'run_key', 'run_lr_find', 'reproduce']
 
 # %% ../../nbs/experiments/reproduce.ipynb #af5c554b
 import inspect, json, statistics
@@ -179,6 +179,24 @@ def stale_files(out): # folder that `write_report` wrote to
         with Image.open(p) as im:
             if im.text.get('Source') != made_of: wrong.append(p.name)
     return wrong
+
+# %% ../../nbs/experiments/reproduce.ipynb #d367d831
+def show_results(out, # folder with raw results
+                 names=None, # of runs; None: the chapter's five
+                 book=False): # beside the book's accuracies?
+    "Show how the raw results in folder `out` were made, and their comparison as a table; gives the results"
+    from IPython.display import Markdown, display
+    results = load_results(Path(out), chapter_runs if names is None else names, 'run')
+    print(describe_run(results[0]))
+    display(Markdown(compare_table(results, book)))
+    return results
+
+def show_lr_find(out): # folder with raw results
+    "Draw what the learning rate finder left in folder `out`; gives what it suggests"
+    found = _load_lr_find(Path(out))
+    suggested = SuggestedLRs(**found['suggestion'])
+    plot_lr_find(found['lrs'], found['losses'], suggested)
+    return suggested
 
 # %% ../../nbs/experiments/reproduce.ipynb #6963246f
 def train_run(run, # a `RunConfig`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['contenders', 'grid_lr', 'Contender', 'best_k', 'next_runs', 'hold_out_dls', 'train_contender', 'sweep_key',
            'held_out_accuracy', 'sweep', 'by_contender', 'mean_curve', 'unfinished', 'good_lrs', 'accuracies_at',
-           'mean_difference', 'sweep_table', 'plot_sweep', 'write_sweep']
+           'mean_difference', 'sweep_table', 'plot_sweep', 'load_sweep', 'show_sweep', 'write_sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #2cd157d0
 import math, statistics
@@ -261,6 +261,20 @@ def plot_sweep(results, # raw results of `sweep`
     ax.legend(fontsize=8)
     fig.tight_layout()
     return fig
+
+# %% ../../nbs/experiments/sweep.ipynb #09f13a91
+def load_sweep(out): # folder with raw results
+    "The results in folder `out` of the contenders whose search has ended"
+    results = load_results(Path(out), contenders, 'contender')
+    left = unfinished(results)
+    return [o for o in results if contenders[o['settings']['contender']].title not in left]
+
+def show_sweep(out): # folder with raw results
+    "Show the results that `load_sweep` gives as a table; gives them"
+    from IPython.display import Markdown, display
+    results = load_sweep(out)
+    display(Markdown(sweep_table(results)))
+    return results
 
 # %% ../../nbs/experiments/sweep.ipynb #bd4bd52e
 def write_sweep(out): # folder with raw results
