@@ -12,7 +12,6 @@ from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
-from imagenette_train.course.toy_problems import line_styles
 
 root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(root/'benchmarks'), str(root/'tools')]
@@ -200,9 +199,9 @@ def readme_faults():
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
 def draw():
-    "Tables and figures of the five runs where they are stale, in the colours of the course"
+    "Tables and figures of the five runs where they are stale"
     for folder in sorted(p.parent for p in (root/'results').glob('*/losses.png')):
-        if stale_files(folder): write_report(folder, styles=line_styles)
+        if stale_files(folder): write_report(folder)
 
 def main():
     wrong = readme_faults()

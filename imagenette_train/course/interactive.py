@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 import numpy as np
 import torch
-from .toy_problems import *
+from ..core.plots import *
 
 # %% ../../nbs/course/interactive.ipynb #e0b76a5e
 def encode_varints(ints): # array of whole numbers, any shape, each below a million in size

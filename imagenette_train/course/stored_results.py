@@ -11,7 +11,7 @@ import json, math, sys
 from importlib import import_module
 from pathlib import Path
 import imagenette_train
-from .toy_problems import *
+from ..core.plots import *
 
 # %% ../../nbs/course/stored_results.ipynb #4462b7f4
 def _folders_above():

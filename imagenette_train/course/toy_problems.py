@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['tiny_names', 'rotate', 'quadratic_valley', 'descent_path', 'step_lengths', 'after_gradients', 'momentum_race',
-           'optimizer_color', 'line_styles', 'label_lines', 'plot_paths', 'plot_distance', 'plot_in_noise',
-           'plot_heatmap', 'plot_phases', 'dented_road', 'plot_on_road', 'noisy_signal', 'moving_average',
-           'plot_signals', 'tiny_images', 'tiny_batches', 'show_images', 'show_predictions', 'tiny_net',
-           'train_tiny_net', 'tiny_accuracy', 'plot_gradient_sizes', 'plot_rates', 'plot_layer_rates', 'plot_losses',
-           'lr_grid', 'lr_curve', 'best_of', 'plot_lr_curves', 'best_loss', 'max_param_diff', 'draw_training_loop']
+           'plot_paths', 'plot_distance', 'plot_in_noise', 'plot_heatmap', 'plot_phases', 'dented_road', 'plot_on_road',
+           'noisy_signal', 'moving_average', 'plot_signals', 'tiny_images', 'tiny_batches', 'show_images',
+           'show_predictions', 'tiny_net', 'train_tiny_net', 'tiny_accuracy', 'plot_gradient_sizes', 'plot_rates',
+           'plot_layer_rates', 'plot_losses', 'lr_grid', 'lr_curve', 'best_of', 'plot_lr_curves', 'best_loss',
+           'max_param_diff', 'draw_training_loop']
 
 # %% ../../nbs/course/toy_problems.ipynb #6b377ed5
 import math, statistics
@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 import torch.nn.functional as F
+from ..core.plots import *
 
 # %% ../../nbs/course/toy_problems.ipynb #84ae054c
 def rotate(points, # x and y, shape (2, ...)
@@ -91,34 +92,6 @@ def momentum_race(lr, mom, # tensors of one shape
             w = w - lr*avg
         ends.append(w)
     return torch.stack(ends).norm(dim=0).nan_to_num(posinf=1e9)
-
-# %% ../../nbs/course/toy_problems.ipynb #21fbd5b2
-# seen on white and on black
-_colors = dict(sgd='#2f7fd1', momentum='#d0393b', rmsprop='#2e9d57', adam='#9a5fd0')
-
-def optimizer_color(name): # such as 'momentum, dampened'
-    "The colour in which the course draws the optimizer that `name` begins with; None: it is none of the four"
-    return next((c for k,c in _colors.items() if name.lower().startswith(k)), None)
-
-def line_styles(names): # of the curves of one figure
-    "Name -> colour and line style: the optimizer's colour, or one of the rest; dashed, dotted for its like"
-    rest, used, styles = iter(['#b8700f', '#8c9a1e', '#c05fa0', '#12a3a3', '#8a5a3b']*9), [], {}
-    for name in names:
-        color = optimizer_color(name) or next(rest)
-        styles[name] = dict(color=color, ls=['-', '--', ':', '-.'][used.count(color) % 4])
-        used.append(color)
-    return styles
-
-def label_lines(ax, # matplotlib axes with labelled lines
-                gap=0.075): # least distance between two labels, as a share of the axes' height
-    "Write each line's label to the right of its end, in its colour, in place of a legend"
-    lines = [l for l in ax.lines if not l.get_label().startswith('_')]
-    to_axes = ax.transData + ax.transAxes.inverted()
-    end = lambda l: min(max(to_axes.transform((ax.get_xlim()[1], l.get_ydata()[-1]))[1], 0.), 1.)
-    y = -1.
-    for line in sorted(lines, key=end):
-        y, color = max(end(line), y + gap), line.get_color()
-        ax.text(1.015, y, line.get_label(), color=color, transform=ax.transAxes, fontsize=9, va='center')
 
 # %% ../../nbs/course/toy_problems.ipynb #c25658e8
 def _panel_axes(n): # number of panels

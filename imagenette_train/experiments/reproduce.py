@@ -13,6 +13,7 @@ from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
 from ..core.batches import *
+from ..core.plots import *
 from ..core.renamed import *
 from ..training.cuda_graphs import *
 from ..training.progress import *
@@ -57,11 +58,11 @@ def _of_each(results):
 
 def _mean(rows): return [sum(vs)/len(vs) for vs in zip(*rows)]
 
-def _looks(results, styles): # raw results; as for `plot_runs`
+def _looks(results):
     "Name of a run -> the options of its line"
     titles = {name: run_configs[name].title for name in _of_each(results)}
-    looks = styles(list(titles.values())) if styles else {}
-    return {name: looks.get(title, {}) for name,title in titles.items()}
+    looks = line_styles(list(titles.values()))
+    return {name: looks[title] for name,title in titles.items()}
 
 # %% ../../nbs/experiments/reproduce.ipynb #3c5f0e1a
 def _label_ends(ax, ends): # axes; for each line its last value, a text and a colour
@@ -74,12 +75,11 @@ def _label_ends(ax, ends): # axes; for each line its last value, a text and a co
 
 # %% ../../nbs/experiments/reproduce.ipynb #aea7aade
 def plot_runs(results, # results of several runs and seeds
-              smooth_from=5, # training batches to leave out at the beginning
-              styles=None): # gives a dict, title -> options of its line, for a list of titles
+              smooth_from=5): # training batches to leave out at the beginning
     "Smoothed training losses and accuracies after each epoch: means of the seeds, and a dot for each seed"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 4))
-    loss_ends, acc_ends, looks = [], [], _looks(results, styles)
+    loss_ends, acc_ends, looks = [], [], _looks(results)
     for name,found in _of_each(results).items():
         title, losses = run_configs[name].title, _mean(o['losses'] for o in found)
         accs = [[e['accuracy'] for e in o['epochs']] for o in found]
@@ -102,11 +102,10 @@ def plot_runs(results, # results of several runs and seeds
 # style and width: a dashed line shows on a broad one that it hides
 _lines = dict(adam=('-', 4), sgd=('-', 4))
 
-def plot_schedules(results, # results of several runs
-                   styles=None): # as for `plot_runs`
+def plot_schedules(results): # results of several runs
     "Learning rate and momentum of the runs, batch by batch"
     import matplotlib.pyplot as plt
-    (fig,(a,b)), looks = plt.subplots(1, 2, figsize=(11, 3)), _looks(results, styles)
+    (fig,(a,b)), looks = plt.subplots(1, 2, figsize=(11, 3)), _looks(results)
     for name,(res,*_) in _of_each(results).items():
         ls, lw = _lines.get(name, ('--', 1.5))
         look = {**looks[name], 'ls': ls, 'lw': lw, 'label': run_configs[name].title}
@@ -134,9 +133,9 @@ def _load_lr_find(out):
     "What lr_find left in folder `out`, if it did"
     return read_json(out/'lr_find.json') if (out/'lr_find.json').is_file() else None
 
-def _figures(out, results, styles):
+def _figures(out, results):
     "Name -> figure"
-    figs = dict(losses=plot_runs(results, styles=styles), schedules=plot_schedules(results, styles))
+    figs = dict(losses=plot_runs(results), schedules=plot_schedules(results))
     found = _load_lr_find(out)
     if found:
         suggested = SuggestedLRs(**found['suggestion'])
@@ -151,8 +150,7 @@ def _fingerprint(out, results):
     return content_hash([results, _load_lr_find(out), titles, drawers])
 
 # %% ../../nbs/experiments/reproduce.ipynb #cef7de21
-def write_report(out, # folder with raw results
-                 styles=None): # as for `plot_runs`
+def write_report(out): # folder with raw results
     "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
     out, results = Path(out), load_results(out, run_configs, 'run')
@@ -162,7 +160,7 @@ def write_report(out, # folder with raw results
     results = keep_same_settings(results, 'run')
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
-    for name,fig in _figures(out, results, styles).items():
+    for name,fig in _figures(out, results).items():
         with atomic_open(out/f'{name}.png') as f: fig.savefig(f, format='png', dpi=100, metadata=made_of)
         plt.close(fig)
     return both

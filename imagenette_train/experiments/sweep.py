@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from ..core.messages import *
+from ..core.plots import *
 from ..core.io import *
 from ..core.rng import *
 from ..core.batches import *
@@ -241,16 +242,15 @@ def sweep_table(results): # raw results of `sweep`
 
 # %% ../../nbs/experiments/sweep.ipynb #8af9a3e9
 def plot_sweep(results, # raw results of `sweep`
-               names=None, # of contenders; None: all that have results
-               styles=None): # gives a dict, title -> options of its line, for a list of titles
+               names=None): # of contenders; None: all that have results
     "Accuracy on the held-out images against learning rate: a curve for each contender, a star at its best"
     import matplotlib.pyplot as plt
     fig,ax = plt.subplots(figsize=(9, 4.5))
     shown = {name: rs for name,rs in by_contender(results).items() if names is None or name in names}
-    looks = styles([contenders[name].title for name in shown]) if styles else {}
+    looks = line_styles([contenders[name].title for name in shown])
     for name,rs in shown.items():
         curve, c = mean_curve(rs), contenders[name]
-        line, = ax.plot(curve.keys(), curve.values(), lw=1.5, label=c.title, **looks.get(c.title, {}))
+        line, = ax.plot(curve.keys(), curve.values(), lw=1.5, label=c.title, **looks[c.title])
         color, best = line.get_color(), max(curve, key=curve.get)
         for o in rs: ax.plot(o['settings']['lr'], held_out_accuracy(o), '.', ms=4, color=color)
         ax.plot(best, curve[best], '*', ms=13, color=color)
