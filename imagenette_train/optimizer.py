@@ -50,7 +50,7 @@ class Optimizer(BaseOptimizer):
 # %% ../nbs/00_optimizer.ipynb #cb1e2790
 def weight_decay(p, # parameter, any shape
                  lr, # learning rate
-                 wd, # decay, >= 0: a weight loses the fraction lr*wd in a step (the paper: without base rate)
+                 wd, # decay, >= 0: a weight loses the fraction lr*wd in a step (in the paper: wd alone)
                  do_wd=True, # set to False in the state of biases and norms
                  **kwargs):
     "Decoupled weight decay (after Loshchilov and Hutter, 2019), as in PyTorch's AdamW: `p -= lr*wd * p`"

@@ -78,7 +78,7 @@ def plot_run_losses(runs, # dict: name of a run -> its label, in the story's ord
         ax.plot(range(skip, len(losses)), losses[skip:], label=label, lw=2.4 if thick else 1.3, **style)
     if guess is not None: ax.axhline(guess, color='0.6', ls=':', label='guessing')
     ax.set(xlabel='training batches', ylabel='training loss (smoothed)')
-    ax.set_title(f'with the accuracy at the end, {_count_seeds(runs, profile)}', fontsize=10)
+    ax.set_title(f'Loss of the first seed; final accuracy, {_count_seeds(runs, profile)}', fontsize=10)
     label_lines(ax)
     ax.figure.tight_layout()
     return ax

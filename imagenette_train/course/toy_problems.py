@@ -130,27 +130,32 @@ def plot_paths(paths, # dict: name -> path, as `descent_path` gives
     return ax.figure
 
 # %% ../../nbs/course/toy_problems.ipynb #53cc6dca
-def plot_distance(paths, # dict: name -> path, as `descent_path` gives
-                  ax=None): # matplotlib axes; new if None
-    "Draw each path's distance from the origin, step by step, on a log scale"
+def _draw_distances(distances, numbers, ax=None):
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6.5, 3.4))[1]
-    for name,style in line_styles(paths).items():
-        far = paths[name].norm(dim=1)
-        ax.plot(far, label=f'{name}: {far[-1]:.2g}', **style)
+    for name,style in line_styles(distances).items():
+        ax.plot(distances[name], label=f'{name}: {numbers[name]:.2g}', **style)
     ax.set(yscale='log', xlabel='step', ylabel='distance from the minimum')
     label_lines(ax)
     return ax
+
+def plot_distance(paths, # dict: name -> path, as `descent_path` gives
+                  ax=None): # matplotlib axes; new if None
+    "Draw each path's distance from the origin, step by step, on a log scale; labels say where it ends"
+    distances = {name: path.norm(dim=1) for name,path in paths.items()}
+    return _draw_distances(distances, {name: d[-1] for name,d in distances.items()}, ax)
 
 # %% ../../nbs/course/toy_problems.ipynb #0f4c320b
 def plot_in_noise(opt_funcs, # dict: name -> makes an optimizer from a list of parameters
                   since, # the step from which on the distance is averaged
                   n=600): # steps
-    "A hundred runs with noise of 1 in each gradient: draw the first; print and return the mean distances"
+    "A hundred runs with noise of 1 in each gradient: draw a typical one; print and return the mean distances"
     runs = partial(descent_path, n=n, noise=1., start=([-4.]*100, [1.]*100))
-    paths = {name: runs(f) for name,f in opt_funcs.items()}
-    plot_distance({name: path[...,0] for name,path in paths.items()})
-    far = {name: path[since:].norm(dim=1).mean().item() for name,path in paths.items()}
+    distances = {name: runs(f).norm(dim=1) for name,f in opt_funcs.items()} # (steps, runs)
+    ends = {name: d[since:].mean(dim=0) for name,d in distances.items()}
+    far = {name: end.mean().item() for name,end in ends.items()}
+    typical = {name: d[:, ends[name].argsort()[50]] for name,d in distances.items()} # the 51st of 100
+    _draw_distances(typical, far) # the labels say the means
     print(f'mean from step {since} on, 100 runs:', ', '.join(f'{name}: {o:.3f}' for name,o in far.items()))
     return far
 
@@ -416,6 +421,7 @@ def plot_lr_curves(curves, # dict: name -> what `lr_curve` gave
     import matplotlib.pyplot as plt
     fig,ax = plt.subplots(figsize=(7, 3.2))
     ax.axhline(guess, color='0.7', lw=1)
+    ax.text(0.01, guess + 0.03, 'guessing', color='0.5', fontsize=8, transform=ax.get_yaxis_transform())
     best = {name: best_of(curve) for name,curve in curves.items()}
     for name,style in line_styles(curves).items():
         curve, (lr, loss, sd) = curves[name], best[name]
