@@ -150,7 +150,7 @@ def circles():
 
 # plumbing, the table of old names, and a harness for tests of one's own callbacks
 not_in_all = ['core.fused', 'core.guards', 'core.io', 'core.messages', 'core.plots', 'core.renamed',
-              'core.snapshot', 'core.tasks', 'core.tracing', 'training.callback_checks']
+              'core.snapshot', 'core.tasks', 'core.symbolic_trace', 'training.callback_checks']
 
 def folder_of(module):
     "The folder of a module, or its own name if it stands at the top"

@@ -14,8 +14,8 @@ from torch import fx
 from .guards import *
 from .hypers import *
 from .param_groups import *
-from .tracing import *
-from .tracing import _StateIncomplete, _check_not_whole, _is_num, _shape_of
+from .symbolic_trace import *
+from .symbolic_trace import _StateIncomplete, _check_not_whole, _is_num, _shape_of
 
 # %% ../../nbs/core/fused.ipynb #5b110004
 _kernels = {} # those that were compiled in this process
