@@ -287,7 +287,7 @@ def plot_four_adams():
     lengths = dict(a=m, b=1/s.sqrt(), c=torch.ones(100), d=m/s.sqrt())
     for letter,ys in lengths.items(): ax.semilogy(t, ys, label=letter)
     ax.set(xlabel='step', ylabel='length')
-    ax.legend()
+    ax.legend(loc='center left', bbox_to_anchor=(1, 0.5))
     return ax
 
 # %% ../../nbs/course/keys_optimizers.ipynb #4dae2bb3

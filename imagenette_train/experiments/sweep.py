@@ -270,6 +270,7 @@ def plot_sweep(results, # raw results of `sweep`
     fig.tight_layout()
     return fig
 
+# %% ../../nbs/experiments/sweep.ipynb #d21f9c83
 # what is compared with what
 sweep_panels = {
     'Five optimizers': ('sgd', 'momentum_damped', 'rmsprop_damped', 'adam', 'muon'),
