@@ -294,19 +294,19 @@ def plot_sweep_panels(results): # raw results of `sweep`
     return fig
 
 # %% ../../nbs/experiments/sweep.ipynb #09f13a91
-def load_sweep(out, # folder with raw results
-               names=None): # of contenders; None: all
+def load_sweep(out): # folder with raw results
     "The results in folder `out` of the contenders whose search has ended"
-    results = load_results(Path(out), contenders if names is None else names, 'contender')
+    results = load_results(Path(out), contenders, 'contender')
     left = unfinished(results)
     return [o for o in results if contenders[o['settings']['contender']].title not in left]
 
 def show_sweep(out, # folder with raw results
-               names=None): # of contenders; None: all
-    "Show the results that `load_sweep` gives as a table; gives them"
+               names=None): # of the contenders in the table; None: all
+    "Show the results that `load_sweep` gives as a table; gives them, those that are not in the table, too"
     from IPython.display import Markdown, display
-    results = load_sweep(out, names)
-    display(Markdown(sweep_table(results)))
+    results = load_sweep(out)
+    shown = results if names is None else [o for o in results if o['settings']['contender'] in names]
+    display(Markdown(sweep_table(shown)))
     return results
 
 # %% ../../nbs/experiments/sweep.ipynb #bd4bd52e
