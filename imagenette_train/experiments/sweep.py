@@ -82,10 +82,11 @@ def best_k(accs): # dict: step of the grid -> dict: seed -> accuracy on the held
     "The step of the grid with the highest mean over its seeds; of equal ones the lowest rate"
     return max(sorted(accs), key=lambda k: statistics.mean(accs[k].values()))
 
-def _not_turned(first, width):
-    "The next step of the grid on each side where accuracy has not yet fallen by `width`; `first`: one seed's"
-    top, ends = max(first.values()) - width, ((min(first)-1, min(first)), (max(first)+1, max(first)))
-    return [further for further,end in ends if first[end] > top]
+def _not_turned(accs, width):
+    "The next step of the grid on each side where the mean over the seeds has not yet fallen by `width`"
+    curve = {k: statistics.mean(o.values()) for k,o in accs.items()}
+    top, ends = max(curve.values()) - width, ((min(curve)-1, min(curve)), (max(curve)+1, max(curve)))
+    return [further for further,end in ends if curve[end] > top]
 
 # %% ../../nbs/experiments/sweep.ipynb #c6f82cc1
 def next_runs(accs, # what is known, as for `best_k`
@@ -96,7 +97,7 @@ def next_runs(accs, # what is known, as for `best_k`
     "What to train next, as pairs (step of the grid, seed); empty when the search is done"
     wanted = {start-1, start, start+1, *([] if book is None else [book]), *accs}
     steps = [k for k in range(min(wanted), max(wanted)+1) if k not in accs] # without gaps
-    steps = steps or _not_turned({k: o[0] for k,o in accs.items()}, width)
+    steps = steps or _not_turned(accs, width)
     if steps: return [(k, 0) for k in steps]
     k = best_k(accs)
     return [(j, s) for j in (k, k-1, k+1) for s in range(seeds) if s not in accs.get(j, {})]
@@ -259,7 +260,7 @@ def _draw_sweep(ax, results, names):
         if book in curve: ax.plot(book, curve[book], 'o', ms=11, mfc='none', color=color)
     ax.set(xscale='log', xlabel='learning rate (with one cycle: its peak)',
            ylabel='accuracy on held-out images')
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc='lower left')
 
 def plot_sweep(results, # raw results of `sweep`
                names=None): # of contenders; None: all that have results
