@@ -246,6 +246,7 @@ def sweep_table(results): # raw results of `sweep`
 def _draw_sweep(ax, results, names):
     "Draw the curves of the contenders `names` on matplotlib axes `ax`"
     shown = {name: rs for name,rs in by_contender(results).items() if name in names}
+    if not shown: raise ValueError(f"there are no results of {', '.join(names)}")
     # beside Adam, 'Adam without momentum' is called 'without momentum'
     whole = contenders[next(iter(shown))].title + ' '
     labels = {name: contenders[name].title.removeprefix(whole) for name in shown}
