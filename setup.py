@@ -9,6 +9,7 @@ config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 
 results = {f"{cfg['lib_name']}._results": 'results'}
+raw = [p.relative_to(here/'results').as_posix() for p in (here/'results').rglob('*.json')] # at any depth
 static = {f"{cfg['lib_name']}.course": ['static/*']} # what the interactive figures are played by
 
 setup(
@@ -26,7 +27,7 @@ setup(
     # the raw results come along, so that notebooks run where only the package is installed
     packages=[*find_packages(include=[cfg['lib_name'], f"{cfg['lib_name']}.*"]), *results],
     package_dir=results,
-    package_data={**{name: ['*.json', '*/*.json'] for name in results}, **static},
+    package_data={**{name: raw for name in results}, **static},
     install_requires=cfg['requirements'].split(),
     extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'docs')},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
