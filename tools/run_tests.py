@@ -19,15 +19,16 @@ flags = ('slow', 'cuda')
 # Held to these, a newer CPU computes as one with AVX2 and without bfloat16: Muon's matrix products take 20
 # times as long in bfloat16 as in float32. core/batches shows it.
 avx2 = dict(ONEDNN_MAX_CPU_ISA='AVX2', ATEN_CPU_CAPABILITY='avx2')
-slowest_on_avx2 = ['03_adam', 'core/fused', 'optim/muon', 'training/checkpoint', 'training/distributed',
-                   'training/mixed_precision', 'vision/loaders', 'vision/models', 'experiments/leaderboard',
-                   'experiments/reproduce', 'experiments/sweep']
+slowest_on_avx2 = ['03_adam', 'core/fused', 'core/fused_checks', 'optim/muon', 'training/checkpoint',
+                   'training/distributed', 'training/mixed_precision', 'vision/loaders', 'vision/models',
+                   'experiments/leaderboard', 'experiments/reproduce', 'experiments/sweep']
 most_seconds = 60 # of a notebook, there
 # these first, so that no long one is left alone at the end
-longest_first = ['training/checkpoint', 'optim/muon', '03_adam', 'core/fused', 'training/distributed',
-                 'training/callback_checks', 'vision/inference', '02_rmsprop', 'course/noise_and_schedules',
-                 'vision/models', 'vision/interpret', 'course/optimizer_race', 'vision/tasks', '01_momentum',
-                 'experiments/reproduce', 'course/sliders', 'course/weight_decay', 'core/learner_base']
+longest_first = ['training/checkpoint', 'optim/muon', '03_adam', 'core/fused', 'core/fused_checks',
+                 'training/distributed', 'training/callback_checks', 'vision/inference', '02_rmsprop',
+                 'course/noise_and_schedules', 'vision/models', 'vision/interpret', 'course/optimizer_race',
+                 'vision/tasks', '01_momentum', 'experiments/reproduce', 'course/sliders',
+                 'course/weight_decay', 'core/learner_base']
 
 # --- notebooks
 
