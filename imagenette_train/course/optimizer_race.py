@@ -29,12 +29,13 @@ def descent_paths(opt_func, # makes an optimizer from lists of parameters
     ws = [start.clone().requires_grad_() for _ in next(iter(hypers.values()))]
     opt = opt_func([[w] for w in ws], **hypers)
     for _ in range(n):
-        path.append(torch.stack([w.detach() for w in ws]))
-        sum(f(w).sum() for w in ws).backward()
+        w = torch.stack(ws, dim=-1) # shape (2, starts, settings)
+        path.append(w.detach())
+        f(w).sum().backward() # no run's loss depends on another's weights
         opt.step()
         opt.zero_grad()
-    path.append(torch.stack([w.detach() for w in ws]))
-    return torch.stack(path).permute(1, 3, 0, 2) # steps, settings, weights, starts before
+    path.append(torch.stack([w.detach() for w in ws], dim=-1))
+    return torch.stack(path).permute(3, 2, 0, 1) # steps, weights, starts, settings before
 
 # %% ../../nbs/course/optimizer_race.ipynb #99fe87b6
 def local_minimum(w): # two weights, shape (2, ...)

@@ -436,14 +436,20 @@ def plot_lr_curves(curves, # dict: name -> what `lr_curve` gave
     return best
 
 # %% ../../nbs/course/toy_problems.ipynb #e1f05b11
-def best_loss(opt_func, # makes an optimizer from a list of parameters and `lr`
+def best_loss(opt_func, # makes an optimizer from parameter groups, a list of dicts, and `lr`
               f, # loss of the weights
               start, # first weights
               lrs=torch.logspace(-7, 0, 29).tolist(), # learning rates
               n=200): # steps
     "The lowest loss after `n` steps from `start`, over learning rates"
-    ends = [f(descent_path(partial(opt_func, lr=lr), n=n, start=start, f=f)[-1]).item() for lr in lrs]
-    return min(o for o in ends if o == o) # NaN: this rate diverged
+    ws = [torch.tensor(start).requires_grad_() for _ in lrs]
+    opt = opt_func([dict(params=[w], lr=lr) for w,lr in zip(ws, lrs)], lr=lrs[0])
+    def losses(): return torch.vmap(f)(torch.stack(ws)) # of all rates at once
+    for _ in range(n):
+        losses().sum().backward()
+        opt.step()
+        opt.zero_grad()
+    return min(o for o in losses().tolist() if o == o) # NaN: this rate diverged
 
 # %% ../../nbs/course/toy_problems.ipynb #e8415d2f
 def max_param_diff(ours, theirs, # functions that make an optimizer from a list of parameters
