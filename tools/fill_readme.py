@@ -7,11 +7,12 @@ import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.baseline import chapter_runs, run_configs
-from imagenette_train.experiments.runner import load_results
+from imagenette_train.experiments.runner import list_values, load_results
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
+from imagenette_train.experiments.sweep import sweep_report, write_sweep
 
 root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(root/'benchmarks'), str(root/'tools')]
@@ -34,12 +35,19 @@ def results(folder, known, key):
 def trained(profile):
     "What stands in the README for a profile: a line about the conditions, and the table"
     found = results(profile, run_configs, 'run')
-    s, env = found[0]['settings'], found[0]['environment']
+    s = found[0]['settings']
     p, data = s['profile'], s['data']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
     pictures = f"{data['n_train']} images to train on and {data['n_valid']} to validate ({data['copy']})"
-    where = f"{found[0]['precision']}, {env['device_name']}, torch {env['torch']}, {env['date'][:10]}"
-    return f"`{p['name']}`: {size}, {pictures}, {where}.{took(found)}\n\n{compare_table(found)}"
+    precision = list_values(o['precision'] for o in found)
+    return f"`{p['name']}`: {size}, {pictures}, {precision}, {where(found)}.{took(found)}\n\n{compare_table(found)}"
+
+def where(found):
+    "Device, version and day of all results: what they have in common, or each with its number of runs"
+    envs = [o['environment'] for o in found]
+    days = sorted({o['date'][:10] for o in envs})
+    return ', '.join([list_values(o['device_name'] for o in envs),
+                      f"torch {list_values(o['torch'] for o in envs)}", ' to '.join(days[::max(1, len(days)-1)])])
 
 def took(found):
     "Seconds of a run's epochs, where they were trained warm and so can be compared"
@@ -111,10 +119,7 @@ def held(counted):
 def recorded(folder):
     "What the record's recipe reached"
     found = results(folder, variants, 'variant')
-    env, data = found[0]['environment'], found[0]['settings']['data']
-    days = sorted({o['environment']['date'][:10] for o in found})
-    where = f"{data['copy']}, {env['device_name']}, torch {env['torch']}, {' and '.join(days)}"
-    return f"{where}:\n\n{leaderboard_table(found)}"
+    return f"{found[0]['settings']['data']['copy']}, {where(found)}:\n\n{leaderboard_table(found)}"
 
 def finding(name):
     "What the detective story of notebook 05 is about, in figures, and without its end"
@@ -198,14 +203,22 @@ def readme_faults():
     wanted = ('pip install', 'make lab')
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
+def stale_sweeps():
+    "Folders of sweeps whose table is not that of their raw results"
+    folders = sorted(p.parent for p in (root/'results').glob('*/sweep.png'))
+    return [f for f in folders
+            if (f/'tables.md').read_text(encoding='utf-8') != f'{sweep_report(f)}\n']
+
 def draw():
-    "Tables and figures of the five runs where they are stale"
+    "Tables and figures of the five runs and of the sweeps where they are stale"
     for folder in sorted(p.parent for p in (root/'results').glob('*/losses.png')):
         if stale_files(folder): write_report(folder)
+    for folder in stale_sweeps(): write_sweep(folder)
 
 def main():
     wrong = readme_faults()
-    if '--check' in sys.argv: sys.exit('\n'.join(['README.md:', *wrong]) if wrong else 0)
+    wrong += [f'{f.name}/tables.md: draw it again (make readme)' for f in stale_sweeps()]
+    if '--check' in sys.argv: sys.exit('\n'.join(wrong) if wrong else 0)
     draw()
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 

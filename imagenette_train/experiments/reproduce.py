@@ -126,7 +126,7 @@ def _tables_text(results, both):
     generated = results[0]['settings']['data']['copy'].startswith('generated')
     note = [synthetic_note] if generated else []
     said = "Accuracy on the validation set; with more than one seed, mean ± standard deviation."
-    return '\n\n'.join(['# The five runs', *note, describe_run(results[0]), both, said, *each]) + '\n'
+    return '\n\n'.join(['# The five runs', *note, describe_run(*results), both, said, *each]) + '\n'
 
 # %% ../../nbs/experiments/reproduce.ipynb #619650be
 def _load_lr_find(out):
@@ -185,7 +185,7 @@ def show_results(out, # folder with raw results
     "Show how the raw results in folder `out` were made, and their comparison as a table; gives the results"
     from IPython.display import Markdown, display
     results = load_results(Path(out), chapter_runs if names is None else names, 'run')
-    print(describe_run(results[0]))
+    print(describe_run(*results))
     display(Markdown(compare_table(results, book)))
     return results
 

@@ -6,10 +6,11 @@
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
            'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
            'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'run_checkpoint', 'load_results',
-           'keep_same_settings', 'describe_run']
+           'keep_same_settings', 'list_values', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
-import json, statistics, time, warnings
+import json, re, statistics, time, warnings
+from collections import Counter
 from dataclasses import dataclass, asdict, replace
 from pathlib import Path
 from ..core.messages import *
@@ -267,10 +268,20 @@ def _warm_up_note(res):
             f"Recording the model, counted: {recording:.2f} s.")
 
 # %% ../../nbs/experiments/runner.ipynb #5b110007
-def describe_run(res): # a raw result
-    "Size, images, device and versions of a result, as text"
-    p, data, env = res['settings']['profile'], res['settings']['data'], res['environment']
-    size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, {res['precision']}"
+def list_values(values): # one of each run, as text
+    "The value that all runs have in common, or each of several with its number of runs, as text"
+    counts = Counter(values)
+    if len(counts) == 1: return next(iter(counts))
+    return ' and '.join(f"{v} ({n} run{'s'*(n > 1)})" for v,n in counts.items())
+
+def describe_run(*results): # raw results that share their profile and images
+    "Size, images, precision, devices, versions and time of one or several results, as text"
+    first, envs = results[0], [o['environment'] for o in results]
+    p, data = first['settings']['profile'], first['settings']['data']
+    precision, torch = list_values(o['precision'] for o in results), list_values(o['torch'] for o in envs)
+    device = list_values(re.sub(r'\b1 threads', '1 thread', o['device_name']) for o in envs) # as older ones say
+    size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, {precision}"
     images = f"{data['copy']}, {data['n_train']} to train on, {data['n_valid']} to validate"
+    dates = sorted({o['date'] for o in envs})
     return (f"Profile {p['name']}: {size}. Images: {images}. "
-            f"Device: {env['device_name']}. torch {env['torch']}, {env['date']}.{_warm_up_note(res)}")
+            f"Device: {device}. torch {torch}, {' to '.join(dates[::max(1, len(dates)-1)])}.{_warm_up_note(first)}")

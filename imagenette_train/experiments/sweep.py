@@ -6,7 +6,7 @@
 __all__ = ['contenders', 'sweep_panels', 'grid_lr', 'Contender', 'best_k', 'next_runs', 'hold_out_dls', 'train_contender',
            'sweep_key', 'held_out_accuracy', 'sweep', 'by_contender', 'mean_curve', 'unfinished', 'good_lrs',
            'accuracies_at', 'mean_difference', 'sweep_table', 'plot_sweep', 'plot_sweep_panels', 'load_sweep',
-           'show_sweep', 'write_sweep']
+           'show_sweep', 'sweep_report', 'write_sweep']
 
 # %% ../../nbs/experiments/sweep.ipynb #2cd157d0
 import math, statistics
@@ -312,22 +312,30 @@ def show_sweep(out, # folder with raw results
     return results
 
 # %% ../../nbs/experiments/sweep.ipynb #bd4bd52e
-def write_sweep(out): # folder with raw results
-    "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
-    import matplotlib.pyplot as plt
-    out, results = Path(out), load_results(out, contenders, 'contender')
+def _sweep_results(out):
+    "The raw results in folder `out` that were made with the same settings; an error if there are none"
+    results = load_results(Path(out), contenders, 'contender')
     if not results:
         raise FileNotFoundError(f"{out} holds no raw results: run `imagenette-train sweep` first")
-    results = keep_same_settings(results, 'contender')
+    return keep_same_settings(results, 'contender')
+
+def sweep_report(out): # folder with raw results
+    "What `tables.md` holds: how the runs were made, the table, what its columns mean, which search is open"
+    results = _sweep_results(out)
     data, chance = results[0]['settings']['data'], math.sqrt(0.25/results[0]['settings']['data']['n_valid'])
     note = [synthetic_note] if data['copy'].startswith('generated') else []
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
             f"accuracy by up to {chance:.3f} (one standard deviation); `accuracy` is that on the validation "
             "set, mean ± standard deviation over the seeds; `to the first` has its standard error.")
     open_ = [f"The search has not ended for: {'; '.join(left)}."] if (left := unfinished(results)) else []
-    text = '\n\n'.join([*note, describe_run(results[0]), sweep_table(results), said, *open_])
+    return '\n\n'.join([*note, describe_run(*results), sweep_table(results), said, *open_])
+
+def write_sweep(out): # folder with raw results
+    "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
+    import matplotlib.pyplot as plt
+    out, text = Path(out), sweep_report(out)
     atomic_write_text(out/'tables.md', f'{text}\n')
-    fig = plot_sweep_panels(results)
+    fig = plot_sweep_panels(_sweep_results(out))
     with atomic_open(out/'sweep.png') as f: fig.savefig(f, format='png', dpi=100, metadata={'Software': None})
     plt.close(fig)
     return text
