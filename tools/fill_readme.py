@@ -7,7 +7,7 @@ import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.baseline import chapter_runs, run_configs
-from imagenette_train.experiments.runner import list_values, load_results
+from imagenette_train.experiments.runner import first_to_last, list_values, load_results
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
@@ -40,14 +40,14 @@ def trained(profile):
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
     pictures = f"{data['n_train']} images to train on and {data['n_valid']} to validate ({data['copy']})"
     precision = list_values(o['precision'] for o in found)
-    return f"`{p['name']}`: {size}, {pictures}, {precision}, {where(found)}.{took(found)}\n\n{compare_table(found)}"
+    said = f"`{p['name']}`: {size}, {pictures}, {precision}, {where(found)}.{took(found)}"
+    return f'{said}\n\n{compare_table(found)}'
 
 def where(found):
     "Device, version and day of all results: what they have in common, or each with its number of runs"
-    envs = [o['environment'] for o in found]
-    days = sorted({o['date'][:10] for o in envs})
-    return ', '.join([list_values(o['device_name'] for o in envs),
-                      f"torch {list_values(o['torch'] for o in envs)}", ' to '.join(days[::max(1, len(days)-1)])])
+    device, torch, date = ([o['environment'][k] for o in found] for k in ('device_name', 'torch', 'date'))
+    when = first_to_last(o[:10] for o in date)
+    return f"{list_values(device)}, torch {list_values(torch)}, {when}"
 
 def took(found):
     "Seconds of a run's epochs, where they were trained warm and so can be compared"
