@@ -284,7 +284,8 @@ def describe_run(*results): # raw results that share their profile and images
     first, envs = results[0], [o['environment'] for o in results]
     p, data = first['settings']['profile'], first['settings']['data']
     precision, torch = list_values(o['precision'] for o in results), list_values(o['torch'] for o in envs)
-    device = list_values(re.sub(r'\b1 threads', '1 thread', o['device_name']) for o in envs) # an older spelling
+    # older results say '1 threads'
+    device = list_values(re.sub(r'\b1 threads', '1 thread', o['device_name']) for o in envs)
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, {precision}"
     images = f"{data['copy']}, {data['n_train']} to train on, {data['n_valid']} to validate"
     when = first_to_last(o['date'] for o in envs)
