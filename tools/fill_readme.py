@@ -203,23 +203,31 @@ def readme_faults():
     wanted = ('pip install', 'make lab')
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
+def stale_reports():
+    "Folder of the five runs -> its tables and figures that are not those of its raw results"
+    folders = sorted(p.parent for p in (root/'results').glob('*/losses.png'))
+    return {f: names for f in folders if (names := stale_files(f))}
+
 def stale_sweeps():
     "Folders of sweeps whose table is not that of their raw results"
     folders = sorted(p.parent for p in (root/'results').glob('*/sweep.png'))
     return [f for f in folders
             if (f/'tables.md').read_text(encoding='utf-8') != f'{sweep_report(f)}\n']
 
-def draw():
-    "Tables and figures of the five runs and of the sweeps where they are stale"
-    for folder in sorted(p.parent for p in (root/'results').glob('*/losses.png')):
-        if stale_files(folder): write_report(folder)
-    for folder in stale_sweeps(): write_sweep(folder)
+def faults():
+    "What is wrong with README, and what `make readme` would make anew"
+    stale = [(f, name) for f,names in stale_reports().items() for name in names]
+    stale += [(f, 'tables.md') for f in stale_sweeps()]
+    wrong = readme_faults() + [f'{f.name}/{name}: make it anew (make readme)' for f,name in stale]
+    for path in files:
+        text = path.read_text(encoding='utf-8')
+        if text != filled(text): wrong.append(f'{path.name}: its figures are not those of results/ (make readme)')
+    return wrong
 
 def main():
-    wrong = readme_faults()
-    wrong += [f'{f.name}/tables.md: draw it again (make readme)' for f in stale_sweeps()]
-    if '--check' in sys.argv: sys.exit('\n'.join(wrong) if wrong else 0)
-    draw()
+    if '--check' in sys.argv: sys.exit('\n'.join(faults()) or 0)
+    for folder in stale_reports(): write_report(folder)
+    for folder in stale_sweeps(): write_sweep(folder)
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 
 if __name__ == '__main__': main()
