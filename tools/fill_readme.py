@@ -221,7 +221,7 @@ def faults():
     wrong = readme_faults() + [f'{f.name}/{name}: make it anew (make readme)' for f,name in stale]
     for path in files:
         text = path.read_text(encoding='utf-8')
-        if text != filled(text): wrong.append(f'{path.name}: its figures are not those of results/ (make readme)')
+        if text != filled(text): wrong.append(f'{path.name}: figures are not those of results/ (make readme)')
     return wrong
 
 def main():
