@@ -75,11 +75,11 @@ def test(path, testers):
     return path, took, '' if status == 0 else told or f'exit code {status}'
 
 def at_a_time():
-    "How many notebooks may run side by side: three on two cores, as some wait, and 2 GiB of memory for each"
+    "How many notebooks may run side by side: one a core (more take longer), and 2 GiB of memory for each"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     try: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
     except (AttributeError, ValueError, OSError): memory = 4*2**30
-    return max(1, min(cores + cores//2, memory//2**31))
+    return max(1, min(cores, memory//2**31))
 
 def slowest_cells(tooks, n):
     "The `n` cells that computed longest: seconds, and those that passed, notebook, cell, what it does"
@@ -269,10 +269,14 @@ def report_check(check, count, wrong=None):
     count.passed, count.failed = count.passed + (not failed), count.failed + failed
 
 def run_checks(count):
-    "What is quickly checked; `exported` writes files, the same again"
-    style.table()
-    for check in (pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn, exported,
-                  readme_filled): report_check(check, count)
+    "What is quickly checked; `exported` comes last, since it writes files, the same again"
+    with ThreadPoolExecutor(1) as pool:
+        filled = pool.submit(readme_filled) # in a process of its own
+        style.table()
+        for check in (pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn):
+            report_check(check, count)
+        report_check(readme_filled, count, filled.result())
+    report_check(exported, count)
 
 def timed(check):
     "What `check` finds, and the seconds that it takes"
@@ -287,7 +291,7 @@ def run_tools(count):
         print(f'skipped  {browsed.__doc__}: {why_not}')
         count.skipped += 1
     else: checks.insert(1, browsed)
-    with ThreadPoolExecutor(at_a_time()) as pool: # the first mostly waits
+    with ThreadPoolExecutor(at_a_time() + 1) as pool: # the first mostly waits
         for check,running in [(check, pool.submit(timed, check)) for check in checks]:
             wrong, seconds = running.result()
             report_check(check, count, wrong)
