@@ -7,12 +7,13 @@ import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.baseline import chapter_runs, run_configs
-from imagenette_train.experiments.runner import first_to_last, list_values, load_results
+from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_values,
+                                                 load_results)
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
 from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
-from imagenette_train.experiments.sweep import sweep_report, write_sweep
+from imagenette_train.experiments.sweep import contenders, sweep_report, write_sweep
 
 root = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(root/'benchmarks'), str(root/'tools')]
@@ -45,9 +46,9 @@ def trained(profile):
 
 def where(found):
     "Device, version and day of all results: what they have in common, or each with its number of runs"
-    device, torch, date = ([o['environment'][k] for o in found] for k in ('device_name', 'torch', 'date'))
-    when = first_to_last(o[:10] for o in date)
-    return f"{list_values(device)}, torch {list_values(torch)}, {when}"
+    envs = [o['environment'] for o in found]
+    when = first_to_last(o['date'][:10] for o in envs)
+    return f"{list_devices(found)}, torch {list_values(o['torch'] for o in envs)}, {when}"
 
 def took(found):
     "Seconds of a run's epochs, where they were trained warm and so can be compared"
@@ -203,31 +204,26 @@ def readme_faults():
     wanted = ('pip install', 'make lab')
     return wrong + [f'{what!r} is not near the top' for what in wanted if what not in top]
 
-def stale_reports():
-    "Folder of the five runs -> its tables and figures that are not those of its raw results"
-    folders = sorted(p.parent for p in (root/'results').glob('*/losses.png'))
-    return {f: names for f in folders if (names := stale_files(f))}
+def stale_sweep(folder):
+    "Is the table of this sweep not that of its raw results?"
+    found = keep_same_settings(results(folder.name, contenders, 'contender'), 'contender')
+    return (folder/'tables.md').read_text(encoding='utf-8') != f'{sweep_report(found)}\n'
 
-def stale_sweeps():
-    "Folders of sweeps whose table is not that of their raw results"
-    folders = sorted(p.parent for p in (root/'results').glob('*/sweep.png'))
-    return [f for f in folders
-            if (f/'tables.md').read_text(encoding='utf-8') != f'{sweep_report(f)}\n']
+def stale():
+    "Folder -> its tables and figures that are not those of its raw results"
+    folders = sorted(p.parent for p in (root/'results').glob('*/tables.md'))
+    found = {f: ['tables.md']*stale_sweep(f) if (f/'sweep.png').exists() else stale_files(f) for f in folders}
+    return {f: names for f,names in found.items() if names}
 
 def faults():
-    "What is wrong with README, and what `make readme` would make anew"
-    stale = [(f, name) for f,names in stale_reports().items() for name in names]
-    stale += [(f, 'tables.md') for f in stale_sweeps()]
-    wrong = readme_faults() + [f'{f.name}/{name}: make it anew (make readme)' for f,name in stale]
-    for path in files:
-        text = path.read_text(encoding='utf-8')
-        if text != filled(text): wrong.append(f'{path.name}: figures are not those of results/ (make readme)')
-    return wrong
+    "What is wrong with README, and the files whose blocks `make readme` would make anew"
+    texts = {path.name: path.read_text(encoding='utf-8') for path in files}
+    wrong = [name for name,text in texts.items() if text != filled(text)]
+    return readme_faults() + [f'{name}: not the figures of results/ (make readme)' for name in wrong]
 
 def main():
     if '--check' in sys.argv: sys.exit('\n'.join(faults()) or 0)
-    for folder in stale_reports(): write_report(folder)
-    for folder in stale_sweeps(): write_sweep(folder)
+    for folder in stale(): (write_sweep if (folder/'sweep.png').exists() else write_report)(folder)
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 
 if __name__ == '__main__': main()

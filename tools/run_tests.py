@@ -133,10 +133,8 @@ def example_runs():
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
-    from imagenette_train.experiments.reproduce import stale_files
-    folders = [p.parent for p in sorted((root/'results').glob('*/losses.png'))]
-    return [f'{f.name}/{name}: draw it again (make readme)'
-            for f in folders for name in stale_files(f)]
+    from fill_readme import stale
+    return [f'{f.name}/{name}: make it anew (make readme)' for f,names in stale().items() for name in names]
 
 def gpu_in_time():
     "tools/gpu.py keeps to its minutes: what fails or hangs is a line, and what comes after it is done"

@@ -6,7 +6,7 @@
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
            'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
            'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'run_checkpoint', 'load_results',
-           'keep_same_settings', 'list_values', 'first_to_last', 'describe_run']
+           'keep_same_settings', 'list_values', 'list_devices', 'first_to_last', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
 import json, re, statistics, time, warnings
@@ -274,6 +274,10 @@ def list_values(values): # one of each run, as text
     if len(counts) == 1: return next(iter(counts))
     return ' and '.join(f"{v} ({n} run{'s'*(n > 1)})" for v,n in counts.items())
 
+def list_devices(results): # raw results
+    "Their devices, as `list_values`; older results say '1 threads'"
+    return list_values(re.sub(r'\b1 threads', '1 thread', o['environment']['device_name']) for o in results)
+
 def first_to_last(dates): # as text, the year first
     "The only one of these dates, or the first and the last, as text"
     found = sorted(set(dates))
@@ -284,10 +288,8 @@ def describe_run(*results): # raw results that share their profile and images
     first, envs = results[0], [o['environment'] for o in results]
     p, data = first['settings']['profile'], first['settings']['data']
     precision, torch = list_values(o['precision'] for o in results), list_values(o['torch'] for o in envs)
-    # older results say '1 threads'
-    device = list_values(re.sub(r'\b1 threads', '1 thread', o['device_name']) for o in envs)
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs, {precision}"
     images = f"{data['copy']}, {data['n_train']} to train on, {data['n_valid']} to validate"
     when = first_to_last(o['date'] for o in envs)
     return (f"Profile {p['name']}: {size}. Images: {images}. "
-            f"Device: {device}. torch {torch}, {when}.{_warm_up_note(first)}")
+            f"Device: {list_devices(results)}. torch {torch}, {when}.{_warm_up_note(first)}")

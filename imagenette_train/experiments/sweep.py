@@ -312,16 +312,8 @@ def show_sweep(out, # folder with raw results
     return results
 
 # %% ../../nbs/experiments/sweep.ipynb #bd4bd52e
-def _sweep_results(out):
-    "The raw results in folder `out` that were made with the same settings; an error if there are none"
-    results = load_results(Path(out), contenders, 'contender')
-    if not results:
-        raise FileNotFoundError(f"{out} holds no raw results: run `imagenette-train sweep` first")
-    return keep_same_settings(results, 'contender')
-
-def sweep_report(out): # folder with raw results
+def sweep_report(results): # raw results, made with the same settings
     "What `tables.md` holds: how the runs were made, the table, what its columns mean, which search is open"
-    results = _sweep_results(out)
     data, chance = results[0]['settings']['data'], math.sqrt(0.25/results[0]['settings']['data']['n_valid'])
     note = [synthetic_note] if data['copy'].startswith('generated') else []
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
@@ -333,9 +325,13 @@ def sweep_report(out): # folder with raw results
 def write_sweep(out): # folder with raw results
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
     import matplotlib.pyplot as plt
-    out, text = Path(out), sweep_report(out)
+    out, results = Path(out), load_results(out, contenders, 'contender')
+    if not results:
+        raise FileNotFoundError(f"{out} holds no raw results: run `imagenette-train sweep` first")
+    results = keep_same_settings(results, 'contender')
+    text = sweep_report(results)
     atomic_write_text(out/'tables.md', f'{text}\n')
-    fig = plot_sweep_panels(_sweep_results(out))
+    fig = plot_sweep_panels(results)
     with atomic_open(out/'sweep.png') as f: fig.savefig(f, format='png', dpi=100, metadata={'Software': None})
     plt.close(fig)
     return text
