@@ -5,7 +5,7 @@ read this and that, layouts, groups, and what may happen between two steps.
     python tools/fused_fuzz.py --examples 20 --compiled
 
 A difference is reduced to its shortest form, and printed; part of `make soak`, and, with few examples, of
-`make check`."""
+`make test` and `make check`."""
 import argparse, copy, os, time, warnings
 from dataclasses import dataclass
 from functools import partial
@@ -176,7 +176,7 @@ def check(d, fused, tol):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # a fall-back says so, and is right
         both = [list(until_error(trained(d, mode))) for mode in (False, fused)]
-        for i,(want,got) in enumerate(zip(*both)):
+        for i,(want,got) in enumerate(zip(*both, strict=True)): # both fail at the same step, or none
             for j,(a,b) in enumerate(zip(want, got, strict=True)):
                 wrong = [k for k in a.keys() | b.keys() if differ(a.get(k), b.get(k), tol)]
                 assert not wrong, f'step {i}, parameter {j}: fused={fused!r} gives another {wrong}'

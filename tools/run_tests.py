@@ -106,6 +106,10 @@ def exported():
     "nbdev_export and nbdev_clean change nothing"
     return unchanged([['nbdev_export'], ['nbdev_clean']], 'nbs', 'imagenette_train')
 
+def fused_same():
+    "Some seconds of random trainings: fused, they go as without"
+    return told_by('fused_fuzz', '--examples', '150')
+
 def readme_filled():
     "The figures of README and BENCHMARKS are those of results/; README is short, and its links work on PyPI"
     return told_by('fill_readme', '--check')
@@ -269,11 +273,11 @@ def report_check(check, count, wrong=None):
 def run_checks(count):
     "What is quickly checked; `exported` comes last, since it writes files, the same again"
     with ThreadPoolExecutor(1) as pool:
-        filled = pool.submit(readme_filled) # in a process of its own
+        alone = {check: pool.submit(check) for check in (readme_filled, fused_same)} # in processes of their own
         style.table()
         for check in (pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn):
             report_check(check, count)
-        report_check(readme_filled, count, filled.result())
+        for check,found in alone.items(): report_check(check, count, found.result())
     report_check(exported, count)
 
 def timed(check):
