@@ -273,7 +273,8 @@ def report_check(check, count, wrong=None):
 def run_checks(count):
     "What is quickly checked; `exported` comes last, since it writes files, the same again"
     with ThreadPoolExecutor(1) as pool:
-        alone = {check: pool.submit(check) for check in (readme_filled, fused_same)} # in processes of their own
+        # in processes of their own
+        alone = {check: pool.submit(check) for check in (readme_filled, fused_same)}
         style.table()
         for check in (pictures_there, names_known, *style.checks, safe_without_gpu, results_drawn):
             report_check(check, count)

@@ -38,11 +38,15 @@ def load_run(run, # its name: 'sgd', 'momentum', 'rmsprop', 'adam', ...
     return json.loads(path.read_text(encoding='utf-8'))
 
 # %% ../../nbs/course/stored_results.ipynb #7469665d
-def final_accuracies(run, profile='quick-cpu'): # as `load_run`
-    "Accuracy on the validation set after the last epoch, for each seed that is stored; a list"
-    files = sorted((results_dir()/profile).glob(f'{run}-seed*.json'))
-    seeds = [int(f.stem.rpartition('-seed')[2]) for f in files]
-    if not seeds: load_run(run, profile) # says that it is not stored
+def _stored_seeds(run, profile):
+    "The seeds with which `run` is stored, in order"
+    files = (results_dir()/profile).glob(f'{run}-seed*.json')
+    return sorted(int(f.stem.rpartition('-seed')[2]) for f in files)
+
+def final_accuracies(run, profile='quick-cpu', # as `load_run`
+                     seeds=None): # None: all that are stored
+    "Accuracy on the validation set after the last epoch, for each seed; a list"
+    if seeds is None: seeds = _stored_seeds(run, profile) or [0] # the first one says that it is not stored
     return [load_run(run, profile, seed)['epochs'][-1]['accuracy'] for seed in seeds]
 
 # %% ../../nbs/course/stored_results.ipynb #9618a2c1
@@ -53,8 +57,9 @@ def mean_accuracy(run, profile='quick-cpu'): # as `load_run`
 
 # %% ../../nbs/course/stored_results.ipynb #3010fbb3
 def lead(run, others, profile='quick-cpu'): # name of a run; names of others; as `load_run`
-    "By how many points of accuracy `run` ends ahead of the best of `others`, for each seed"
-    accs = zip(*(final_accuracies(o, profile) for o in (run, *others)))
+    "By how many points of accuracy `run` ends ahead of the best of `others`, for each seed that all have"
+    seeds = sorted(set.intersection(*(set(_stored_seeds(o, profile)) for o in (run, *others))))
+    accs = zip(*(final_accuracies(o, profile, seeds) for o in (run, *others)))
     return [round(100*(a - max(rest)), 1) for a,*rest in accs]
 
 # %% ../../nbs/course/stored_results.ipynb #299d93a2
