@@ -8,6 +8,7 @@ __all__ = ['TraceError', 'paths_of', 'is_immutable', 'Guards']
 # %% ../../nbs/core/guards.ipynb #d39380ff
 import builtins, dis, functools, types
 import torch
+from .messages import *
 
 # %% ../../nbs/core/guards.ipynb #8f7879e6
 class TraceError(Exception):
@@ -118,7 +119,7 @@ class Guards(_Watched):
         elif isinstance(o, types.FunctionType): self._function(o, None)
         elif isinstance(o, types.MethodType): self._function(o.__func__, o.__self__)
         elif called and isinstance(call, types.FunctionType): self._function(call, o)
-        else: raise TraceError(f"reads {name}, a {type(o).__name__}, which can change without being noticed")
+        else: raise TraceError(f"reads {name}, {a_type(o)}, which can change without being noticed")
 
     def _function(self, f, this):
         "Guard function `f` and everything that it reads; `this` is its object, if it is a method"

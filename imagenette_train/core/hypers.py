@@ -111,9 +111,9 @@ def _check_kind(name, v, within):
     if isinstance(v, str): raise TypeError(f"{name}={v!r} is text: give a number")
     if v is None: raise TypeError(f"{name}=None: give a number, or leave it out")
     if within is not None and not isinstance(v, torch.Tensor):
-        raise TypeError(f"{name}={v!r} is a {type(v).__name__}: give a number, {_interval(within)[-1]}")
+        raise TypeError(f"{name}={v!r} is {a_type(v)}: give a number, {_interval(within)[-1]}")
     if not _fits_in_file(v):
-        raise TypeError(f"{name}={v!r} is a {type(v).__name__}, and a checkpoint cannot hold that: "
+        raise TypeError(f"{name}={v!r} is {a_type(v)}, and a checkpoint cannot hold that: "
                         "give a number")
     return v
 
@@ -207,6 +207,6 @@ def _update(state, # what the optimizer remembers of one parameter, a dict
     if new is None: return state
     if not isinstance(new, dict):
         raise TypeError("an optimizer callback may return a dict, which updates the state, or nothing; "
-                        f"not a {type(new).__name__}")
+                        f"not {a_type(new)}")
     state.update(new)
     return state

@@ -441,7 +441,7 @@ def _output_hint(learn, said):
     pred, (y, *_) = learn.pred, (*learn.yb, None)
     if pred is None or learn.loss is not None: return
     if not isinstance(pred, torch.Tensor):
-        return (f"the model returned a {type(pred).__name__}, and the loss wants a tensor: take it apart in "
+        return (f"the model returned {a_type(pred)}, and the loss wants a tensor: take it apart in "
                 "after_pred of a callback, as RNNRegularizer and UnwrapLogits do, or in the loss")
     if not isinstance(y, torch.Tensor): return
     if pred.ndim > 2 and y.shape == pred.shape[:-1]:
@@ -469,7 +469,7 @@ def _backward_hint(learn, said):
     "The loss cannot be differentiated"
     loss = learn.loss
     if "attribute 'backward'" in said:
-        return f"the loss function returned a {type(loss).__name__}: let it return a tensor, the loss alone"
+        return f"the loss function returned {a_type(loss)}: let it return a tensor, the loss alone"
     if 'only for scalar outputs' in said:
         return (f"the loss has shape {tuple(loss.shape)}, a number for each item: let the loss function "
                 "return their mean, with reduction='mean' or .mean()")
@@ -633,7 +633,7 @@ def check_metrics(metrics): # a metric, several of them, or None
 def _check_dls(dls):
     "An error if `dls` cannot be what a Learner trains on"
     if dls is None or hasattr(dls, 'train'): return # without data a model can still be looked at
-    raise TypeError(f"dls is a {type(dls).__name__}: give DataLoaders(train, valid), of two loaders or lists "
+    raise TypeError(f"dls is {a_type(dls)}: give DataLoaders(train, valid), of two loaders or lists "
                     "of batches; valid may be None")
 
 def _frozen_norms(model):

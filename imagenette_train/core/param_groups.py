@@ -20,7 +20,7 @@ from .hypers import _our_names, _plain_number, _synonyms, _update, _usual_bounds
 def _check_param(p, i, seen):
     "An error unless `p`, in group `i`, can be trained"
     if not isinstance(p, torch.Tensor):
-        raise TypeError(f"parameter group {i} holds a {type(p).__name__}, not a tensor")
+        raise TypeError(f"parameter group {i} holds {a_type(p)}, not a tensor")
     shape = f"of shape {tuple(p.shape)}"
     if p.is_complex(): raise TypeError(f"the parameter {shape} is complex: pass torch.view_as_real of it")
     if not p.is_leaf:

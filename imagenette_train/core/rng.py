@@ -11,6 +11,7 @@ import inspect, json, os, random
 from contextlib import contextmanager
 import numpy as np
 import torch
+from .messages import *
 
 # %% ../../nbs/core/rng.ipynb #903b5621
 def set_seed(s, # any whole number
@@ -163,7 +164,7 @@ def _check_memory(o, state):
     for k in state:
         mine = getattr(type(o), k, None)
         if not k.isidentifier() or k.startswith('__') or callable(mine) or hasattr(mine, '__get__'):
-            raise ValueError(f"a {type(o).__name__} cannot keep {k!r} as its state")
+            raise ValueError(f"{a_type(o)} cannot keep {k!r} as its state")
 
 def _set_plain_attrs(o, state, settings):
     "Give `o` the numbers and words of `state` back; a path is none of them"

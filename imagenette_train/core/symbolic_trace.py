@@ -10,6 +10,7 @@ import operator, random
 from contextlib import contextmanager
 import torch
 from torch import fx
+from .messages import *
 from .guards import *
 from .hypers import *
 from .hypers import _update
@@ -215,7 +216,7 @@ def _check_entry(k, v, is_hyper):
     if isinstance(v, torch.Tensor):
         if is_hyper: raise TraceError(f"the hyper {k!r} is a tensor; a kernel needs a number")
     elif not is_immutable(v):
-        raise TraceError(f"{k!r} is a {type(v).__name__}, which can change without being noticed")
+        raise TraceError(f"{k!r} is {a_type(v)}, which can change without being noticed")
 
 # %% ../../nbs/core/symbolic_trace.ipynb #a4b0f798
 class TracedStep(_SymbolicRun):

@@ -48,12 +48,12 @@ class TrainingConfig:
     sched: str = 'linear' # linear or flat_cos
     bs: int = 64 # images a batch
     smooth: float = 0.1 # share of the label that is spread over all classes
-    min_scale: float = 0.35 # smallest share of a image that a random crop keeps
+    min_scale: float = 0.35 # smallest share of an image that a random crop keeps
     act: str = 'relu' # relu or mish
     se: bool = False # squeeze and excite?
     deep_stem: bool = True # three small convolutions in place of one of 7 x 7?
     blur: bool = True # blur the stem's max pool?
-    avg_shortcut: bool = True # average in the shortcuts that halve a image?
+    avg_shortcut: bool = True # average in the shortcuts that halve an image?
     zero_init_norm: bool = True # does each block begin as its shortcut?
     depths: tuple = (2, 2, 2, 2) # blocks of the four stages
     width: int = 64 # channels of the first stage; each later one has twice as many

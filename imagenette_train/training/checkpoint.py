@@ -50,7 +50,7 @@ def _marked(v):
     if isinstance(v, (np.ndarray, np.generic)) and v.dtype != object:
         data = torch.tensor(list(v.tobytes()), dtype=torch.uint8)
         return {_kind: 'array', 'of': data, 'shape': list(v.shape), 'dtype': str(v.dtype)}
-    raise TypeError(f"a {kind.__name__} is no plain data")
+    raise TypeError(f"{a_type(kind)} is no plain data")
 
 def to_plain(v): # anything
     "`v` as plain data (numbers, text, tensors, lists, tuples, dicts); a TypeError if it cannot be"
@@ -109,7 +109,7 @@ def _part_state(v):
     if is_stateful_metric(v): return _split_attrs(vars(v), _numbers)[0]
     if isinstance(v, (list, tuple)) and v: return [_part_state(o) for o in v]
     if isinstance(v, dict) and v: return {k: _part_state(o) for k,o in v.items()}
-    raise TypeError(f"a {type(v).__name__} has no state_dict")
+    raise TypeError(f"{a_type(v)} has no state_dict")
 
 def _set_part(v, s):
     "Give something its state back"
@@ -366,7 +366,7 @@ class _Memories(_CallbackMemories):
         (layers, lost), (own, gone) = _layers_state(self.learn.model), _learner_state(self.learn)
         for k,v in {**lost, **gone}.items():
             if v is self._at_begin.get(k): continue
-            self._warn(f"a checkpoint cannot keep {k}, a {type(v).__name__} of the model or the Learner: "
+            self._warn(f"a checkpoint cannot keep {k}, {a_type(v)} of the model or the Learner: "
                        "after a resume it begins anew. Make it a buffer, a tensor or a number, or let "
                        "get_extra_state give it")
         return dict(callbacks=self._states(), layers=layers, learner=own,

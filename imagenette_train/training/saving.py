@@ -75,7 +75,7 @@ def _read(file, device):
     if isinstance(sd, dict) and set(sd) == {'model', 'opt'}: return sd
     if isinstance(sd, dict) and any(isinstance(v, torch.Tensor) for v in sd.values()):
         return dict(model=sd, opt=None) # what `torch.save(model.state_dict())` wrote
-    has = f"the entries {first_few(map(repr, sd), 6)}" if isinstance(sd, dict) else f"a {type(sd).__name__}"
+    has = f"the entries {first_few(map(repr, sd), 6)}" if isinstance(sd, dict) else a_type(sd)
     raise ValueError(f"{file} is no checkpoint that Learner.save wrote: it holds {has}. Weights alone are "
                      "read as torch.save(model.state_dict(), file) writes them, or from a .safetensors file")
 

@@ -120,7 +120,7 @@ def show_batch(self:DataLoaders,
 # %% ../../nbs/vision/loaders.ipynb #3a7bf1e6
 def _no_image(item):
     "What is wrong with `item`, which is no image"
-    what = f"a {type(item).__name__}"
+    what = a_type(item)
     if hasattr(item, 'dtype'): what += f" of {item.dtype} and shape {tuple(item.shape)}"
     prepared = isinstance(item, (torch.Tensor, tuple, list))
     more = ". Batches that are prepared already are for get_preds" if prepared else ''
