@@ -178,7 +178,7 @@ def validate(self:Learner,
 # %% ../nbs/04_callbacks.ipynb #f231f53f
 class TerminateOnNaNCallback(Callback):
     "Ends training when the loss or a gradient is NaN or infinite, before the weights change, and says where"
-    run_before = Recorder
+    run_before, run_outside_fit = Recorder, False
     def before_backward(self): self.after_batch()
     def after_batch(self):
         if self.loss is not None and not torch.isfinite(self.loss): self._end(f'the loss is {self.loss:.4g}')
@@ -186,7 +186,8 @@ class TerminateOnNaNCallback(Callback):
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         if norms and not torch.isfinite(torch.stack(norms)).all(): self._end('a gradient is NaN or infinite')
     def _end(self, what):
-        print(f"Training ends in epoch {self.epoch}, batch {self.iter}: {what}")
+        part = '' if self.training else 'validation '
+        print(f"Training ends in epoch {self.epoch}, {part}batch {self.iter}: {what}")
         raise CancelFitException
 
 # %% ../nbs/04_callbacks.ipynb #96dfcb60

@@ -256,6 +256,7 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
     restore = ("", "takes a training over, as `Checkpoint` does; `resume=True` needs somebody who has it"),
     progress_label = ("", "set in `__init__`: a text and a number of batches, which the progress bar shows "
                           "instead of the epochs"),
+    load_at_end = ("`False`", "does it end a fit with weights from a file? Then `SWA` refuses to end it, too"),
     scheds = ("", "a dict by hyper, if it sets them by a schedule: nobody else should set those"))
 
 # %% ../../nbs/core/events.ipynb #55f154ba
@@ -296,3 +297,5 @@ class _BaseCallback:
     def __setattr__(self, k, v):
         if k not in self.__dict__: warn_if_shadowing(self, k)
         super().__setattr__(k, v)
+        # whom to call is listed before the first batch, and a switch may be set later
+        if k in ('run_train', 'run_valid') and 'learn' in self.__dict__: self.learn._sort_cbs()

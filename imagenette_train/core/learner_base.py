@@ -378,6 +378,11 @@ def _check_loss(learn):
                       "the model, or give a splitter that includes them", stacklevel=4)
 
 # %% ../../nbs/core/learner_base.ipynb #ff3d0a65
+def _tell_epoch(dl, epoch):
+    "Tell loader `dl` and its samplers which epoch it is; a DistributedSampler shuffles by it"
+    for o in (dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None)):
+        if hasattr(o, 'set_epoch'): o.set_epoch(epoch)
+
 class _FitStart:
     "What is checked and set before a fit, and before the training part of an epoch"
     def _prepare_fit(self, n_epoch, lr, wd, reset_opt, resume):
@@ -399,9 +404,7 @@ class _FitStart:
         if self.training is None:
             raise AttributeError("nobody said whether we train: TrainEvalCallback was removed, so a callback "
                                  "of yours must set self.learn.training at begin_train and at begin_validate")
-        for o in (self.dl, getattr(self.dl, 'sampler', None), getattr(self.dl, 'batch_sampler', None)):
-            # such as a DistributedSampler, which shuffles by it
-            if hasattr(o, 'set_epoch'): o.set_epoch(self.epoch)
+        _tell_epoch(self.dl, self.epoch)
         try: self.all_batches()
         except CancelException:
             self.opt.zero_grad(set_to_none=True) # of the batch that was left; the next one starts without it

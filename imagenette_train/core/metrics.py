@@ -17,13 +17,18 @@ from .batches import *
 from .hypers import *
 
 # %% ../../nbs/core/metrics.ipynb #2c9c4bcf
+def _at_least_float32(v):
+    "`v`, in single precision if it is a tensor in half: a sum of many halves stops growing"
+    half = isinstance(v, torch.Tensor) and v.dtype in (torch.float16, torch.bfloat16)
+    return v.float() if half else v
+
 class SmoothedMean:
     "Debiased exponential moving average of 0-d tensors or numbers; `beta` 0.98 looks back about 50 values"
     def __init__(self, beta=0.98): # how much of the old average stays
         self.beta, self.n, self.avg = beta, 0, 0.
     def add(self, v): # a number or 0-d tensor
         self.n += 1
-        self.avg = self.avg*self.beta + v*(1-self.beta)
+        self.avg = self.avg*self.beta + _at_least_float32(v)*(1-self.beta)
         return self.value
     @property
     def value(self): return self.avg / (1 - self.beta**self.n) if self.n else float('nan')
@@ -135,10 +140,10 @@ class MetricAccumulator:
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
         if not self.n_seen: self._move(learn)
-        vals = [learn.loss.detach()*n]
+        vals = [_at_least_float32(learn.loss.detach())*n]
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
-            else: vals.append(torch.as_tensor(m(learn.pred, *learn.yb))*n)
+            else: vals.append(_at_least_float32(torch.as_tensor(m(learn.pred, *learn.yb)))*n)
         self.sums = vals if self.sums is None else [a+b for a,b in zip(self.sums, vals)]
         self.n_seen += n
 

@@ -264,7 +264,7 @@ events_asked = ('begin_fit', 'begin_epoch', 'begin_train', 'begin_batch', 'after
 copies = ('pickle', 'deepcopy') # of a Learner: not between a prediction and its gradient
 # callbacks of which only one can be used
 apart = [{'EMA', 'ScheduleFreeEval'}, {'EMA', 'SWA'}, {'SWA', 'ScheduleFreeEval'}, {'MixUp', 'CutMix'},
-         {'CUDAGraphs', 'CompileModel'}]
+         {'CUDAGraphs', 'CompileModel'}, {'SWA', 'SaveBestModel'}]
 
 # %% ../../nbs/training/callback_checks.ipynb #64b19b7f
 def crossings(seed=0): # of the events at which questions are asked, and of the optimizers

@@ -25,6 +25,7 @@ from ..core.events import *
 from ..core.hypers import *
 from ..core.metrics import *
 from ..core.learner_base import *
+from ..core.learner_base import _tell_epoch
 from ..callbacks import *
 from .distributed import *
 from .saving import *
@@ -402,6 +403,7 @@ _random_entries = 'random', 'epoch_random', 'loader', 'valid_loader'
 
 # %% ../../nbs/training/checkpoint.ipynb #676cf494
 class _WritesCheckpoint(_Memories):
+    _ended = True # does the file hold the end of this fit? Before it has begun, there is nothing to write
     def _random(self, it):
         "Where the random numbers of our process are, and where they were when this epoch began"
         dl = self.dls.train
@@ -411,6 +413,7 @@ class _WritesCheckpoint(_Memories):
 
     def write(self, epoch, it):
         "Write the checkpoint: training goes on at batch `it` of `epoch`"
+        self._ended = epoch >= self.n_epoch
         first, *others = _gather(self.learn, self._random(it)) # all processes take part
         if not is_main_process(): return
         learn, ps = self.learn, list(self.learn.model.parameters())
@@ -418,7 +421,7 @@ class _WritesCheckpoint(_Memories):
         _check_extra_state(model)
         place = dict(n_epoch=learn.n_epoch, stage=learn.stage, epoch=epoch, iter=it)
         atomic_save(dict(
-            **place, ended=epoch >= learn.n_epoch, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
+            **place, ended=self._ended, train_iter=learn.train_iter, smooth_loss=learn.smooth_loss,
             model=model, opt=learn.opt.state_dict(),
             flags=[p.requires_grad for p in ps], grads=[p.grad for p in ps],
             **first, other_processes=others, settings=self._settings, **self._memories()), self.file)
@@ -528,7 +531,7 @@ class _ReadsCheckpoint(_TakesOver):
 
     def _skip_or_begin_stage(self, sd):
         "The file is of another part of a training of several fits (`fine_tune`): skip this one, or begin it"
-        if sd['stage'] > self.learn.stage: self.learn.start_epoch = self.learn.n_epoch
+        if sd['stage'] > self.learn.stage: self.learn.start_epoch, self._ended = self.learn.n_epoch, True
         else: self.write(0, 0)
 
     def _tell_processes(self, sd, n):
@@ -552,7 +555,7 @@ class _ReadsCheckpoint(_TakesOver):
             sd = _random_of(sd, *_our_place(learn))
             self._check(sd)
             self._take(sd)
-        self._resumed = sd
+        self._resumed, self._ended = sd, sd['ended']
         self._tell_processes(sd, _our_place(learn)[1])
         if sd['ended']:
             _remove_stale_parts(self.file) # nobody will write there, and a killed process may have left one
@@ -621,6 +624,7 @@ class Checkpoint(_ReadsCheckpoint):
 
     def begin_train(self):
         sd, self._resumed = self._resumed, None
+        _tell_epoch(self.dl, self.epoch) # before the samplers are asked where they are
         if sd is None or not sd['iter']:
             self._epoch_random, self._loader = get_rng_state(), get_loader_state(self.dl)
             return
@@ -633,7 +637,5 @@ class Checkpoint(_ReadsCheckpoint):
         if self.training and self.every is not None and self.train_iter % self.every == 0:
             self.write(self.epoch, self.iter+1)
     def after_epoch(self): self.write(self.epoch+1, 0)
-    def after_fit(self): # a callback may have ended it early; then there is nothing to resume
-        if self.epoch+1 >= self.n_epoch or not is_main_process() or not self.file.is_file(): return
-        sd = safe_load(self.file)
-        if not sd['ended']: atomic_save({**sd, 'ended': True}, self.file)
+    def after_fit(self): # a callback may have ended it early: nothing is left to resume then
+        if not self._ended: self.write(self.n_epoch, 0)

@@ -6,7 +6,7 @@
 __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', 'ReduceLROnPlateau']
 
 # %% ../../nbs/training/early_stopping.ipynb #a33fdbef
-import math, warnings
+import math, re, warnings
 from pathlib import Path
 from ..core.messages import *
 from ..core.batches import *
@@ -15,14 +15,21 @@ from ..callbacks import *
 from .saving import *
 
 # %% ../../nbs/training/early_stopping.ipynb #f8c057cc
-_lower = ('loss', 'error', 'error_rate', 'perplexity', 'mse', 'rmse', 'mae', 'wer', 'cer')
-_higher = ('accuracy', 'acc', 'top_k', 'top5', 'f1', 'auc', 'dice', 'iou', 'precision', 'recall', 'score',
-           'r2', 'bleu', 'psnr', 'ssim')
+_modes = dict(
+    min=('loss', 'error', 'perplexity', 'mse', 'rmse', 'mae', 'wer', 'cer'),
+    max=('accuracy', 'acc', 'top', 'f1', 'auc', 'auroc', 'dice', 'iou', 'miou', 'precision', 'recall', 'r2',
+         'bleu', 'psnr', 'ssim'))
+
+def _mode_of_word(word):
+    "What is better of what `word` names, such as acc, top5 or multiaccuracy; None if it names no metric"
+    plain = word.rstrip('0123456789')
+    meant = lambda known: known in (word, plain) or len(known) > 4 and word.endswith(known)
+    return next((mode for mode,words in _modes.items() if any(map(meant, words))), None)
 
 def metric_mode(monitor): # a column of the table
     "Is lower or higher better for a metric of that name: 'min' or 'max'? None if the name does not say"
-    name = monitor.lower()
-    return 'min' if name.endswith(_lower) else 'max' if any(o in name for o in _higher) else None
+    words = re.findall('[a-z]+[0-9]*', re.sub('([a-z0-9])([A-Z])', r'\1_\2', monitor).lower())
+    return next(filter(None, map(_mode_of_word, reversed(words))), None) # a dice_loss is a loss
 
 # %% ../../nbs/training/early_stopping.ipynb #4c7031e6
 class TrackerCallback(Callback):
@@ -105,7 +112,7 @@ class ReduceLROnPlateau(TrackerCallback):
                  monitor='valid_loss', # a column of the table
                  patience=2, # epochs without an improvement, the last of them included
                  factor=0.1, # between 0 and 1
-                 min_lr=0., # no rate becomes lower
+                 min_lr=0., # no rate becomes lower; one that is lower already stays
                  mode=None, min_delta=0.): # as in `TrackerCallback`
         super().__init__(monitor, mode, min_delta)
         if not 0 < factor < 1: raise ValueError(f"factor={factor} must be between 0 and 1")
@@ -114,8 +121,9 @@ class ReduceLROnPlateau(TrackerCallback):
         super().begin_fit()
         if any('lr' in getattr(cb, 'scheds', ()) for cb in self.cbs):
             warnings.warn("ReduceLROnPlateau will do nothing: a schedule sets lr before each batch")
+    def _reduced(self, lr): return min(lr, max(self.min_lr, lr*self.factor))
     def after_epoch(self):
         super().after_epoch()
         if self.waited < self.patience: return
-        self.opt.set_hypers(lr=[max(self.min_lr, h['lr']*self.factor) for h in self.opt.hypers])
+        self.opt.set_hypers(lr=[self._reduced(h['lr']) for h in self.opt.hypers])
         self.waited = 0

@@ -45,9 +45,14 @@ class GradientAccumulation(Callback):
         if n_batches(self.dls.train) == float('inf'):
             raise ValueError("GradientAccumulation steps at the end of an epoch, "
                              "and the training loader has no length: give it a __len__")
-    def begin_train(self): self.count, self.true_loss = 0, None
+    def begin_train(self): self.count, self.true_loss, self.stepping = 0, None, False
+    def begin_batch(self): self.stepping = False
 
     def before_backward(self):
+        if self.stepping:
+            raise ValueError("GradientAccumulation keeps the gradients of earlier batches, not the batches: "
+                             "an optimizer that asks for the loss again in a step, such as LBFGS, needs "
+                             "them all in one batch")
         # of all processes, if there are several
         n = self.learn.n_items or batch_items(self.xb, self.xkw, self.yb)
         if self.count == 0: self.first = n
@@ -60,7 +65,11 @@ class GradientAccumulation(Callback):
         for p,*_ in self.opt.all_params(with_grad=True): p.grad.div_(self.count/self.first)
         self.count = 0
 
-    def before_step(self): self._restore_loss()
+    def before_step(self):
+        self._restore_loss()
+        self.stepping = True
+    def after_train(self): # the last batch was skipped, and with it the step
+        if self.count: self.opt.zero_grad(set_to_none=True)
     def after_cancel_batch(self): self._restore_loss()
     def _restore_loss(self):
         if self.true_loss is not None: self.learn.loss, self.true_loss = self.true_loss, None

@@ -24,6 +24,7 @@ class SwapWeights(Callback):
         self.inside = inside
     def begin_validate(self): self._set_swapped(True)
     def after_validate(self): self._set_swapped(False)
+    def after_epoch(self): self._set_swapped(False) # if the validation was cancelled with its epoch
     def cleanup_fit(self): # the average stays, and there is nothing to go back to
         self._set_swapped(True)
         self.reset()
@@ -49,6 +50,11 @@ def _params_and_buffers(model): # any module
     "Parameters and buffers of `model`, each once, also those that are shared"
     return [*model.parameters(), *dict.fromkeys(model.buffers())]
 
+def _average_buffer(a, b, weight):
+    "Average `a` of a buffer, a step towards `b`; what is infinite, as in a mask, or counts, is as in `b`"
+    if not (b.is_floating_point() or b.is_complex()): return b
+    return torch.where(a.isfinite() & b.isfinite(), a.lerp(b, weight), b)
+
 # %% ../../nbs/training/weight_averaging.ipynb #1ab84ebb
 class EMA(SwapWeights):
     "Keeps an exponential moving average of the weights; validates with it, and ends with it"
@@ -69,8 +75,8 @@ class EMA(SwapWeights):
         self.n += 1
         d = min(self.decay, self.n/(self.n+9))
         for a,w in zip(self.average, _params_and_buffers(self.model)):
-            if w.is_floating_point(): a.lerp_(w, 1-d)
-            else: a.copy_(w)
+            if isinstance(w, nn.Parameter): a.lerp_(w, 1-d)
+            else: a.copy_(_average_buffer(a, w, 1-d))
 
     @torch.no_grad()
     def swap(self):
@@ -103,9 +109,10 @@ class _TrainsNorms(Callback):
     def after_pred(self): raise CancelBatchException
 
 def _update_batch_norm(learn):
-    "Gather the statistics of batch norm anew, over the training set; the plain mean of those of the batches"
+    "Gather the statistics of batch norm anew, the plain mean over the training batches; frozen ones stay"
     norms = [m for m in learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [m for m in norms if m.running_mean is not None]
+    kept = {id(m) for m in (*learn._by_hand, *learn._frozen_norms)}
+    norms = [m for m in norms if m.running_mean is not None and id(m) not in kept]
     if not norms: return
     with learn.preserve_state(_TrainsNorms(norms)):
         for m in norms:
@@ -126,6 +133,9 @@ class SWA(Callback):
         self.n, self.average = 0, None
         other = [cb.name for cb in self.learn.cbs if isinstance(cb, SwapWeights)]
         if other: raise ValueError(f"SWA and {first_few(other)} both end a fit with an average: remove one")
+        loads = [cb.name for cb in self.learn.cbs if getattr(cb, 'load_at_end', False)]
+        if loads: raise ValueError(f"SWA ends a fit with an average, and {first_few(loads)} with the best "
+                                   "weights (load_at_end=True): choose one")
 
     @torch.no_grad()
     def after_train(self):
@@ -138,5 +148,5 @@ class SWA(Callback):
     def after_fit(self):
         if not self.n: return # it was ended before
         for a,w in zip(self.average, self.model.parameters()): w.copy_(a)
-        self.average = None
+        self.n, self.average = 0, None
         _update_batch_norm(self.learn)
