@@ -36,9 +36,12 @@ class DataLoaders:
         return f"{type(self).__name__}(train: {size(self.train)}, valid: {size(self.valid)}{also})"
 
     def one_batch(self):
-        "The first training batch; the state of the random numbers is restored"
-        with preserve_rng():
-            for b in self.train: return b
+        "The first training batch; the state of the random numbers, the loader's too, is restored"
+        loader = get_loader_state(self.train)
+        try:
+            with preserve_rng():
+                for b in self.train: return b
+        finally: set_loader_state(self.train, loader)
         raise ValueError("the training loader has no batch: is the batch size larger than the data?")
 
 # %% ../../nbs/core/batches.ipynb #f87bd93e

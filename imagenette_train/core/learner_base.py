@@ -297,11 +297,21 @@ class _MakesOptimizer:
                         "(or imagenette_train.all), and the Learner wraps it")
 
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
+def _warn_of_own_lr(learn):
+    "Give the new optimizer the Learner's learning rate; a warning if it was made with another one"
+    own = [h.get('lr') for h in learn.opt.hypers]
+    learn.opt.set_hypers(lr=learn.lr)
+    if own == [h.get('lr') for h in learn.opt.hypers]: return
+    warnings.warn(f"the optimizer was made with lr {first_few(own)}, and a fit sets the Learner's, "
+                  f"{learn.lr}: give the one you want to the Learner or to fit, a list for several groups",
+                  stacklevel=4)
+
 class _Optimizer(_MakesOptimizer):
     "The optimizer of a Learner: made, checked, frozen"
     def create_opt(self):
         "A new optimizer for the model's parameters, as `splitter` groups them"
         self.opt = self._new_opt()
+        _warn_of_own_lr(self)
         for p,norm in norm_and_bias_params(self.model):
             if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
             if norm and self.train_bn: self.opt.state[p]['force_train'] = True
@@ -667,7 +677,7 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
                  model, # any `nn.Module`
                  loss_func=None, # differentiable function of `(pred, *yb)`; None: as `default_loss`
                  opt_func=None, # called as `opt_func(param_groups, lr=lr)`; None: `default_opt`, Adam
-                 lr=1e-3, # learning rate where `fit` is not given one
+                 lr=None, # learning rate where `fit` is not given one; None: a partial `opt_func`'s, or 1e-3
                  cbs=None, # callback or callbacks that stay
                  metrics=None, # function or functions of `(pred, *yb)`, averaged over the validation set
                  splitter=trainable_params, # model -> parameters, as a list or as a list of groups
@@ -683,7 +693,8 @@ class BaseLearner(_Scopes, _Callbacks, _Events, _Optimizer, _FitStart, _FitEnd, 
         self.device = torch.device(device)
         self.loss_func = default_loss(dls) if loss_func is None else loss_func
         if isinstance(self.loss_func, nn.Module): self.loss_func.to(device)
-        self.lr, self.wd, self.moms, self.splitter = lr, wd, moms, splitter
+        self.lr = getattr(self.opt_func, 'keywords', {}).get('lr', 1e-3) if lr is None else lr
+        self.wd, self.moms, self.splitter = wd, moms, splitter
         self.wd_bn_bias, self.train_bn, self.metrics = wd_bn_bias, train_bn, check_metrics(metrics)
         self._init_state()
         self._add_first_cbs(listify(cbs))

@@ -110,8 +110,8 @@ class _Probe(Callback):
         self.flat = [n for n,g in grads.items() if g is not None and not g.any()]
         self.dead = self._mostly_dead()
     def _mostly_dead(self):
-        grads = {n: m.weight.grad for n,m in layers_with_weights(self.model).items()}
-        dead = {n: dead_fraction(g).item() for n,g in grads.items() if g is not None}
+        layers = layers_with_weights(self.model).items()
+        dead = {n: dead_fraction(m.weight.grad, m).item() for n,m in layers if m.weight.grad is not None}
         return {n: share for n,share in dead.items() if share > 0.5}
     def after_batch(self):
         if self.training and self.loss is not None: self.losses.append(float(self.loss.detach()))

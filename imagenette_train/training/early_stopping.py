@@ -59,7 +59,7 @@ class TrackerCallback(Callback):
         if self.learn.stage < 2: self.best = None # the second part of one training must beat the first
 
     def after_epoch(self):
-        v = self.recorder.values[-1][self.column] if self.recorder.values else None
+        self.is_best, v = False, self.recorder.values[-1][self.column] if self.recorder.values else None
         if v is None: return
         if isinstance(v, list):
             raise ValueError(f"{self.name} watches {self.monitor!r}, which gives {len(v)} figures: make a "

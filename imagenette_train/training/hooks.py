@@ -111,8 +111,14 @@ class DownsampledSeries:
 # %% ../../nbs/training/hooks.ipynb #c6e318f5
 def _rms(t): return t.detach().float().pow(2).mean().sqrt()
 
-def dead_fraction(grad): # gradient of a weight, (outputs, ...)
+def _rows_first(grad, groups):
+    "The gradient of a transposed convolution, (inputs, outputs of a group, ...), with all outputs first"
+    return grad.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+def dead_fraction(grad, # gradient of a weight, (outputs, ...)
+                  layer=None): # whose weight it is, if that may be a transposed convolution
     "The fraction of rows of a gradient that are all zero, 0 to 1: dead units, which no step changes"
+    if getattr(layer, 'transposed', False): grad = _rows_first(grad, layer.groups)
     return (grad.flatten(1) == 0).all(1).float().mean()
 
 def layers_with_weights(model): # any module
@@ -149,7 +155,7 @@ class _RecordLayers(Callback):
 
     def before_step(self):
         used = {n: m for n,m in self.layers.items() if m.weight.grad is not None and m in self._out}
-        self._before = {n: (m.weight.detach().clone(), _rms(m.weight.grad), dead_fraction(m.weight.grad))
+        self._before = {n: (m.weight.detach().clone(), _rms(m.weight.grad), dead_fraction(m.weight.grad, m))
                         for n,m in used.items()}
 
     def after_step(self):

@@ -14,6 +14,7 @@ from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
 from ..core.metrics import *
+from ..core.metrics import _at_least_float32
 from ..callbacks import *
 
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
@@ -177,6 +178,13 @@ class TrainMetrics(Callback):
     @torch.no_grad()
     def after_loss(self):
         n = batch_items(self.xb, self.xkw, self._yb)
-        for m in self._mine: m.feed(n, torch.as_tensor(m.metric(self.pred, *self._yb)).detach())
+        for m in self._mine:
+            value = torch.as_tensor(m.metric(self.pred, *self._yb)).detach()
+            m.feed(n, _at_least_float32(value))
+    def after_train(self): # each of several processes has measured its share
+        gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)
+        if gather is None: return
+        for m,shares in zip(self._mine, zip(*gather([(m.total, m.n) for m in self._mine]))):
+            m.total, m.n = map(sum, zip(*shares))
     def cleanup_fit(self):
         self.learn.metrics = [m for m in self.metrics if not any(m is o for o in self._mine)]

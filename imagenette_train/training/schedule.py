@@ -79,8 +79,8 @@ def combine_scheds(pcts, # share of training for each schedule, together 1
 
 def _in_turn(pcts, ends, scheds, pct):
     "The schedule whose turn it is at `pct`, at its own share"
-    i = min(bisect(ends, pct), len(scheds)-1)
-    return scheds[i](min(1., (pct - (ends[i]-pcts[i])) / pcts[i]) if pcts[i] else 1.)
+    i = min(bisect(ends, pct + 1e-9), len(scheds)-1) # a sum of shares may be a little too large
+    return scheds[i](min(1., max(0., (pct - (ends[i]-pcts[i])) / pcts[i])) if pcts[i] else 1.)
 
 # %% ../../nbs/training/schedule.ipynb #c076d981
 def combined_cos(pct_start, # share of the way up
