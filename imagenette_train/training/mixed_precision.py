@@ -33,8 +33,9 @@ class _Autocast(Callback):
 
     def begin_batch(self):
         self._exit_autocast()
-        half = self.dtype != torch.float32
-        self._context = torch.autocast(self.device.type, self.dtype if half else None, enabled=half)
+        dtype = self.dtype or _half_dtype(self.device) # before the first fit it was not chosen yet
+        half = dtype != torch.float32
+        self._context = torch.autocast(self.device.type, dtype if half else None, enabled=half)
         self._context.__enter__()
 
     def after_pred(self): self.learn.pred = to_float(self.pred)
