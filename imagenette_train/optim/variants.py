@@ -312,10 +312,11 @@ def adopt_step(p, # parameter, any shape
                grad_avg=None, # state: average of the normalised gradients, shape of `p`
                sqr_avg=None, # state: average of the squares, shape of `p`
                **kwargs):
-    "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
+    "Normalise by the previous average of squares, clip, average, then step (Taniguchi et al., 2024, revised)"
     g = p.grad.data
     if step == 1: return {'sqr_avg': torch.zeros_like(p.data).addcmul_(g, g), 'grad_avg': torch.zeros_like(g)}
-    grad_avg.lerp_(g / sqr_avg.sqrt().clamp_(min=eps), 1-mom)
+    most = (step-1)**0.25 # of a normalised gradient: 1 in the first step that moves anything
+    grad_avg.lerp_((g / sqr_avg.sqrt().clamp_(min=eps)).clamp_(-most, most), 1-mom)
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)
 
