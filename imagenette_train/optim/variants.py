@@ -51,9 +51,9 @@ def optimizer_recipe(f): # gives the callbacks; its arguments: `decay` (or `wd`)
     def make(*args, **kwargs):
         kwargs = _in_our_names(kwargs, sig.parameters)
         others = {k: kwargs.pop(k) for k in [*kwargs] if k not in sig.parameters}
-        for k,v in kwargs.items(): _check_arg(f, k, v, sig.parameters)
         try: given = sig.bind(*args, **kwargs)
         except TypeError as e: raise TypeError(f"{f.__name__}: {e}") from None
+        for k,v in given.arguments.items(): _check_arg(f, k, v, sig.parameters)
         given.apply_defaults()
         given = given.arguments
         params, fused = given.pop('params'), given.pop('fused')
