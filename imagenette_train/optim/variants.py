@@ -327,14 +327,19 @@ def ADOPT(decay, mom=0.9, sqr_mom=0.9999,
     return [decay, step_stat, adopt_step]
 
 # %% ../../nbs/optim/variants.ipynb #c5835842
+def _where_agreed(move, agree):
+    "`move` times n/(k+1) where `agree` (at k of n places), and 0 elsewhere"
+    share = agree.to(move.dtype).mean()
+    one_more = torch.ones_like(share) / agree.numel() # a tensor, which may be 1/0 if there are no weights
+    return torch.where(agree, move / (share + one_more), 0.)
+
 def cautious_adam_step(p, # parameter, any shape
                        lr, mom, sqr_mom, eps, # hypers as in `adam_step`
                        step, grad_avg, sqr_avg, # states as in `adam_step`
                        **kwargs):
     "Adam's step for those weights only whose gradient agrees with it (Liang et al., 2024)"
     u = (grad_avg/debias(mom, step)) / ((sqr_avg/debias(sqr_mom, step)).sqrt_().add_(eps))
-    agree = (u*p.grad.data > 0).to(u.dtype)
-    p.data.sub_(lr * u * agree * (agree.numel()/(agree.sum()+1)))
+    p.data.sub_(_where_agreed(lr*u, u.sign()*p.grad.data > 0))
 cautious_adam_step.defaults = dict(eps=1e-5)
 
 @optimizer_recipe
@@ -357,8 +362,7 @@ class _Cautious(_CallbackAround):
         before = p.data.clone()
         out = self.cb(p, **kwargs)
         move = p.data - before
-        agree = (move*p.grad.data < 0).to(move.dtype)
-        p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
+        p.data.copy_(before + _where_agreed(move, move.sign()*p.grad.data < 0))
         return out
 
 def make_cautious(step_cb): # an optimizer callback that moves the weights
@@ -462,12 +466,20 @@ def Adafactor(decay,
 # %% ../../nbs/optim/variants.ipynb #91bfec06
 def _total(states, k): return torch.stack([s[k] for s in states]).sum().item()
 
+def _check_precise(params):
+    "An error if the first small steps of `params` would be lost in rounding"
+    for p in params:
+        if p.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(f"Prodigy begins with steps that are too small for weights in {p.dtype}: "
+                            "keep them in float32, and for speed train with MixedPrecision")
+
 def _prodigy_distance(params, # all parameters (not used)
                       states, # what `_prodigy_averages` keeps of each
                       d0, # the first estimate, > 0
                       d=None, # shared state: the largest estimate so far
                       **kwargs):
     "Keeps `d`, an estimate of how far away the minimum is, in units of a weight"
+    if d is None: _check_precise(params)
     d, stepped = d0 if d is None else d, [s for s in states if 'r' in s]
     size = _total(stepped, 's_size') if stepped else 0.
     return {'d': max(d, _total(stepped, 'r')/size) if size > 0 else d}
