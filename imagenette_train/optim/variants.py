@@ -229,9 +229,11 @@ def larc_layer_lr(p, # parameter, any shape
                   wd, # weight decay
                   eps, # added to the norm of the gradient
                   clip=True, # never above `lr`?
+                  do_wd=True, # set to False in the state of biases and norms
                   **kwargs):
     "Keeps `local_lr`, the rate of the whole tensor (You et al., 2017)"
     p_norm, g_norm = p.data.norm(), p.grad.data.norm()
+    if not do_wd: wd = 0.
     local = lr*trust*p_norm / (g_norm + wd*p_norm + eps)
     local = torch.where((p_norm > 0) & (g_norm > 0), local, lr) # a tensor of zeros must be able to leave
     return {'local_lr': local.clamp(max=lr) if clip else local}
@@ -255,7 +257,7 @@ def LARC(decay,
          clip=True): # never above `lr`?
     "Layer-wise rates (You et al., 2017), not above `lr` unless `clip=False`"
     average = [average_grad] if mom else []
-    return [decay, *average, partial(larc_layer_lr, clip=clip), larc_step]
+    return [partial(larc_layer_lr, clip=clip), decay, *average, larc_step]
 
 @optimizer_recipe
 def LARS(decay,
@@ -264,7 +266,7 @@ def LARS(decay,
          eps=1e-8): # added to the norm of the gradient
     "Layer-wise rates (You et al., 2017), however large"
     average = [average_grad] if mom else []
-    return [decay, *average, partial(larc_layer_lr, clip=False), larc_step]
+    return [partial(larc_layer_lr, clip=False), decay, *average, larc_step]
 
 # %% ../../nbs/optim/variants.ipynb #5bb4247b
 def lamb_step(p, # parameter, any shape
