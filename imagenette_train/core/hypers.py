@@ -188,7 +188,11 @@ def _check_arg(f, name, v, args):
         raise TypeError(f"{f.__name__} takes no argument {name!r}.{suggest_name(name, known)} "
                         f"It takes: {', '.join(args)}")
     if isinstance(args[name].default, bool) and name != 'fused' and not isinstance(v, (bool, np.bool_)):
-        raise TypeError(f"{name}={v!r}: give True or False")
+        raise TypeError(f"{name}={v!r}: give True or False. "
+                        f"{f.__name__} takes, in this order: {', '.join(args)}")
+    if isinstance(v, tuple) and name in (betas := _our_names('betas', args)):
+        raise TypeError(f"{name}={v!r} is a tuple: betas=(...) is for {', '.join(betas)} together; "
+                        f"for one value per group give a list, {name}={[*v]!r}")
 
 def _accept_torch_names(f): # makes an optimizer
     "`f`, which takes its hypers under PyTorch's names as well, and says what a misspelt name may have meant"
@@ -196,7 +200,7 @@ def _accept_torch_names(f): # makes an optimizer
     @wraps(f)
     def make(*given, **kwargs):
         kwargs = _in_our_names(kwargs, args)
-        for k,v in kwargs.items(): _check_arg(f, k, v, args)
+        for k,v in (*zip(args, given), *kwargs.items()): _check_arg(f, k, v, args)
         return f(*given, **kwargs)
     return make
 

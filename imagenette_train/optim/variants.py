@@ -51,9 +51,9 @@ def optimizer_recipe(f): # gives the callbacks; its arguments: `decay` (or `wd`)
     def make(*args, **kwargs):
         kwargs = _in_our_names(kwargs, sig.parameters)
         others = {k: kwargs.pop(k) for k in [*kwargs] if k not in sig.parameters}
-        for k,v in kwargs.items(): _check_arg(f, k, v, sig.parameters)
         try: given = sig.bind(*args, **kwargs)
         except TypeError as e: raise TypeError(f"{f.__name__}: {e}") from None
+        for k,v in given.arguments.items(): _check_arg(f, k, v, sig.parameters)
         given.apply_defaults()
         given = given.arguments
         params, fused = given.pop('params'), given.pop('fused')
@@ -229,9 +229,11 @@ def larc_layer_lr(p, # parameter, any shape
                   wd, # weight decay
                   eps, # added to the norm of the gradient
                   clip=True, # never above `lr`?
+                  do_wd=True, # set to False in the state of biases and norms
                   **kwargs):
     "Keeps `local_lr`, the rate of the whole tensor (You et al., 2017)"
     p_norm, g_norm = p.data.norm(), p.grad.data.norm()
+    if not do_wd: wd = 0.
     local = lr*trust*p_norm / (g_norm + wd*p_norm + eps)
     local = torch.where((p_norm > 0) & (g_norm > 0), local, lr) # a tensor of zeros must be able to leave
     return {'local_lr': local.clamp(max=lr) if clip else local}
@@ -255,7 +257,7 @@ def LARC(decay,
          clip=True): # never above `lr`?
     "Layer-wise rates (You et al., 2017), not above `lr` unless `clip=False`"
     average = [average_grad] if mom else []
-    return [decay, *average, partial(larc_layer_lr, clip=clip), larc_step]
+    return [partial(larc_layer_lr, clip=clip), decay, *average, larc_step]
 
 @optimizer_recipe
 def LARS(decay,
@@ -264,7 +266,7 @@ def LARS(decay,
          eps=1e-8): # added to the norm of the gradient
     "Layer-wise rates (You et al., 2017), however large"
     average = [average_grad] if mom else []
-    return [decay, *average, partial(larc_layer_lr, clip=False), larc_step]
+    return [partial(larc_layer_lr, clip=False), decay, *average, larc_step]
 
 # %% ../../nbs/optim/variants.ipynb #5bb4247b
 def lamb_step(p, # parameter, any shape
@@ -312,10 +314,11 @@ def adopt_step(p, # parameter, any shape
                grad_avg=None, # state: average of the normalised gradients, shape of `p`
                sqr_avg=None, # state: average of the squares, shape of `p`
                **kwargs):
-    "Normalise by the previous average of squares, then average, then step (Taniguchi et al., 2024)"
+    "Normalise by the previous average of squares, clip, average, then step (Taniguchi et al., 2024, revised)"
     g = p.grad.data
     if step == 1: return {'sqr_avg': torch.zeros_like(p.data).addcmul_(g, g), 'grad_avg': torch.zeros_like(g)}
-    grad_avg.lerp_(g / sqr_avg.sqrt().clamp_(min=eps), 1-mom)
+    most = (step-1)**0.25 # of a normalised gradient: 1 in the first step that moves anything
+    grad_avg.lerp_((g / sqr_avg.sqrt().clamp_(min=eps)).clamp_(-most, most), 1-mom)
     p.data.add_(grad_avg, alpha=-lr)
     sqr_avg.mul_(sqr_mom).addcmul_(g, g, value=1-sqr_mom)
 
@@ -326,14 +329,19 @@ def ADOPT(decay, mom=0.9, sqr_mom=0.9999,
     return [decay, step_stat, adopt_step]
 
 # %% ../../nbs/optim/variants.ipynb #c5835842
+def _where_agreed(move, agree):
+    "`move` times n/(k+1) where `agree` (at k of n places), and 0 elsewhere"
+    share = agree.to(move.dtype).mean()
+    one_more = torch.ones_like(share) / agree.numel() # a tensor, which may be 1/0 if there are no weights
+    return torch.where(agree, move / (share + one_more), 0.)
+
 def cautious_adam_step(p, # parameter, any shape
                        lr, mom, sqr_mom, eps, # hypers as in `adam_step`
                        step, grad_avg, sqr_avg, # states as in `adam_step`
                        **kwargs):
     "Adam's step for those weights only whose gradient agrees with it (Liang et al., 2024)"
     u = (grad_avg/debias(mom, step)) / ((sqr_avg/debias(sqr_mom, step)).sqrt_().add_(eps))
-    agree = (u*p.grad.data > 0).to(u.dtype)
-    p.data.sub_(lr * u * agree * (agree.numel()/(agree.sum()+1)))
+    p.data.sub_(_where_agreed(lr*u, u.sign()*p.grad.data > 0))
 cautious_adam_step.defaults = dict(eps=1e-5)
 
 @optimizer_recipe
@@ -356,8 +364,7 @@ class _Cautious(_CallbackAround):
         before = p.data.clone()
         out = self.cb(p, **kwargs)
         move = p.data - before
-        agree = (move*p.grad.data < 0).to(move.dtype)
-        p.data.copy_(before + move*agree*(agree.numel()/(agree.sum()+1)))
+        p.data.copy_(before + _where_agreed(move, move.sign()*p.grad.data < 0))
         return out
 
 def make_cautious(step_cb): # an optimizer callback that moves the weights
@@ -461,12 +468,20 @@ def Adafactor(decay,
 # %% ../../nbs/optim/variants.ipynb #91bfec06
 def _total(states, k): return torch.stack([s[k] for s in states]).sum().item()
 
+def _check_precise(params):
+    "An error if the first small steps of `params` would be lost in rounding"
+    for p in params:
+        if p.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(f"Prodigy begins with steps that are too small for weights in {p.dtype}: "
+                            "keep them in float32, and for speed train with MixedPrecision")
+
 def _prodigy_distance(params, # all parameters (not used)
                       states, # what `_prodigy_averages` keeps of each
                       d0, # the first estimate, > 0
                       d=None, # shared state: the largest estimate so far
                       **kwargs):
     "Keeps `d`, an estimate of how far away the minimum is, in units of a weight"
+    if d is None: _check_precise(params)
     d, stepped = d0 if d is None else d, [s for s in states if 'r' in s]
     size = _total(stepped, 's_size') if stepped else 0.
     return {'d': max(d, _total(stepped, 'r')/size) if size > 0 else d}
