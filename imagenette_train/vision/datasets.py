@@ -68,8 +68,9 @@ def _read_mask(file):
     from PIL import Image
     with Image.open(file) as im:
         if im.mode in ('1', 'L', 'P'): return np.array(im, dtype=np.uint8)
-        raise ValueError(f"the mask {file} has colours (mode {im.mode}): a mask is a grey or palette image, "
-                         "whose values are class numbers, 255 for no class")
+        what = f"{'more than 8 bits a pixel' if im.mode[0] in 'IF' else 'colours'} (mode {im.mode})"
+        raise ValueError(f"the mask {file} has {what}: a mask is a grey or palette image of 8 bits, whose "
+                         "values are class numbers, 255 for no class")
 
 class _MaskCache(ImageCache):
     "Masks as large as the images `pics`, their class numbers where an image has its colours; in memory"
@@ -170,7 +171,7 @@ def images_from_folder(path, # a folder for each class, or train (and val) with 
     if masks is not None:
         found = _read_with_masks(path, folders, masks, skip_broken, left)
         _warn_unused(path, left)
-        vocab = _mask_classes(found) if vocab is None else vocab
+        vocab = _mask_classes(found, masks, vocab)
         if 'val' not in found: found = _split_rows(found['train'], valid_pct, seed)
         return ImageTargets(path, found, 'pixels', vocab)
     found = _read_split(path, folders, left)
@@ -209,10 +210,17 @@ def _read_with_masks(path, folders, masks, skip_broken, left):
     found = {s: _add_masks(o, masks) for s,o in found.items()}
     return {s: _decodable_pairs(path, rows, left) for s,rows in found.items()} if skip_broken else found
 
-def _mask_classes(found):
-    "The class numbers in the masks of `found`, as names"
-    used = {int(v) for rows in found.values() for _,mask in rows for v in np.unique(_read_mask(mask))} - {255}
-    return [str(i) for i in range(max(used, default=0) + 1)]
+def _mask_classes(found, masks, vocab):
+    "Names of the masks' classes: `vocab`, or else numbers; an error if beside 255 there is only one"
+    used = set()
+    for _,mask in sum(found.values(), []):
+        used |= {*np.unique(_read_mask(mask)).tolist()}
+        if vocab is not None and len(used - {255}) > 1: return vocab
+    if 255 in used and len(used) < 3:
+        values = ' and '.join(map(str, sorted(used)))
+        raise ValueError(f"the only values in {masks} are {values}, and 255 means no class. If the masks are "
+                         "black and white, divide them by 255, or save them in mode '1'")
+    return [str(i) for i in range(max(used - {255}, default=0) + 1)] if vocab is None else vocab
 
 # %% ../../nbs/vision/datasets.ipynb #526fcc43
 def _column(names, given, i, file):
