@@ -75,7 +75,7 @@ def _read_mask(file):
 class _MaskCache(ImageCache):
     "Masks as large as the images `pics`, their class numbers where an image has its colours; in memory"
     def __init__(self, files, pics):
-        self.sizes, self.ends, self.files = pics.sizes, pics.ends, files
+        self.sizes, self.ends, self.y, self.files = pics.sizes, pics.ends, pics.y, files
         self.data = torch.from_numpy(np.concatenate(list(map(self._as_large, files, pics.sizes, pics.files))))
 
     def _as_large(self, file, size, image):

@@ -104,6 +104,7 @@ class ImageCache:
         new, idx = copy.copy(self), np.asarray(idx)
         new.sizes, new.ends, new.y = self.sizes[idx], self.ends[idx], self.y[torch.from_numpy(idx)]
         new.files = [self.files[i] for i in idx] if self.files else ()
+        if hasattr(self, 'masks'): new.masks = self.masks.subset(idx)
         return new
 
     def to(self, device): # where the bytes shall lie
