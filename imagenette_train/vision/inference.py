@@ -248,7 +248,7 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
 _decode_lines = '''def decode(out, classes, kind, act):
     one = kind != 'labels' and out.shape[1] == 1 # one output of two classes
     if kind == 'numbers': return dict(numbers=out[0].tolist(), names=classes)
-    if act == 'probability': p = out
+    if act in ('probability', 'number'): p = out
     elif act == 'sigmoid' or one or kind == 'labels': p = out.sigmoid()
     else: p = out.softmax(1)
     p = (torch.cat([1-p, p], 1) if one else p)[0]
