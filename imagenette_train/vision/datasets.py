@@ -65,9 +65,9 @@ class SplitImages(ImagenetteFolder):
 # %% ../../nbs/vision/datasets.ipynb #d9bf159a
 def _read_mask(file):
     "The class numbers of mask `file`, uint8 (height, width)"
-    from PIL import Image
+    from PIL import Image, ImageOps
     with Image.open(file) as im:
-        if im.mode in ('1', 'L', 'P'): return np.array(im, dtype=np.uint8)
+        if im.mode in ('1', 'L', 'P'): return np.array(ImageOps.exif_transpose(im) or im, dtype=np.uint8)
         what = f"{'more than 8 bits a pixel' if im.mode[0] in 'IF' else 'colours'} (mode {im.mode})"
         raise ValueError(f"the mask {file} has {what}: a mask is a grey or palette image of 8 bits, whose "
                          "values are class numbers, 255 for no class")
