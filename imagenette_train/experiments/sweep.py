@@ -110,7 +110,8 @@ def hold_out_dls(dls, # what `profile_data` gave
     images = list(enumerate(dl.pics.y.tolist()))
     train,held = (dl.pics.subset([i for i,_ in part]) for part in split_hold_out(images, every))
     res = DataLoaders(ImageLoader(train, dl.size, dl.tfm, dl.bs, True, dl.device),
-                      ImageLoader(held, val.size, val.tfm, val.bs, False, dl.device), c=dls.c)
+                      ImageLoader(held, val.size, val.tfm, val.bs, False, dl.device),
+                      c=dls.c, task=getattr(dls, 'task', None))
     res.folder, res.vocab = dls.folder, dls.vocab
     return res
 

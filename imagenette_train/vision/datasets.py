@@ -65,16 +65,17 @@ class SplitImages(ImagenetteFolder):
 # %% ../../nbs/vision/datasets.ipynb #d9bf159a
 def _read_mask(file):
     "The class numbers of mask `file`, uint8 (height, width)"
-    from PIL import Image
+    from PIL import Image, ImageOps
     with Image.open(file) as im:
-        if im.mode in ('1', 'L', 'P'): return np.array(im, dtype=np.uint8)
-        raise ValueError(f"the mask {file} has colours (mode {im.mode}): a mask is a grey or palette image, "
-                         "whose values are class numbers, 255 for no class")
+        if im.mode in ('1', 'L', 'P'): return np.array(ImageOps.exif_transpose(im) or im, dtype=np.uint8)
+        what = f"{'more than 8 bits a pixel' if im.mode[0] in 'IF' else 'colours'} (mode {im.mode})"
+        raise ValueError(f"the mask {file} has {what}: a mask is a grey or palette image of 8 bits, whose "
+                         "values are class numbers, 255 for no class")
 
 class _MaskCache(ImageCache):
     "Masks as large as the images `pics`, their class numbers where an image has its colours; in memory"
     def __init__(self, files, pics):
-        self.sizes, self.ends, self.files = pics.sizes, pics.ends, files
+        self.sizes, self.ends, self.y, self.files = pics.sizes, pics.ends, pics.y, files
         self.data = torch.from_numpy(np.concatenate(list(map(self._as_large, files, pics.sizes, pics.files))))
 
     def _as_large(self, file, size, image):
@@ -120,6 +121,12 @@ def _subfolders(path):
     "The folders in `path` by name, in order"
     return {d.name: d for d in sorted(path.iterdir()) if d.is_dir() and not d.name.startswith('.')}
 
+def _split_folders(path):
+    "`{'train': folder}`, and 'val' if it is there; without them `path` is for training"
+    there = _subfolders(path)
+    val = [there[n] for n in _val_names if n in there][:1]
+    return dict(zip(('train', 'val'), [there['train'], *val])) if 'train' in there else {'train': path}
+
 # %% ../../nbs/vision/datasets.ipynb #12302cba
 def _read_classes(path, left):
     "`{class: names}` of the folders in `path`, relative to its parent; counts in `left` what is no image"
@@ -131,6 +138,14 @@ def _read_classes(path, left):
     beside = [f for f in path.iterdir() if f.is_file() and not f.name.startswith('.')]
     left[f'files beside the folders of {path.name}'] += len(beside)
     return classes
+
+def _read_split(path, folders, left):
+    "`{class: names}` of each of `folders`, in `path`; counts in `left` what is not used"
+    found = {s: _read_classes(d, left) for s,d in folders.items()}
+    for name,d in _subfolders(path).items():
+        if path not in folders.values() and d not in folders.values():
+            left[f'images in {name}'] += len(images_below(d)[0])
+    return found
 
 # %% ../../nbs/vision/datasets.ipynb #72203398
 def _warn_unused(path, left):
@@ -151,17 +166,18 @@ def images_from_folder(path, # a folder for each class, or train (and val) with 
     "Your images, split, as `SplitImages` (with masks: `ImageTargets`); `get_data` takes it as `path`"
     path, left = Path(path).expanduser().resolve(), Counter()
     _check_folder(path)
-    if masks is not None: return _images_with_masks(path, masks, valid_pct, seed, vocab)
-    there = _subfolders(path)
-    val = next((there[n] for n in _val_names if n in there), None) if 'train' in there else None
-    root = there.get('train', path)
-    classes = {'train': _read_classes(root, left)} | ({'val': _read_classes(val, left)} if val else {})
-    if root != path:
-        for name in there.keys() - {'train', val and val.name}:
-            left[f'images in {name}'] += len(images_below(there[name])[0])
-    if skip_broken: classes = {s: _decodable(root.parent, ks, left) for s,ks in classes.items()}
+    folders = _split_folders(path)
+    root = folders['train']
+    if masks is not None:
+        found = _read_with_masks(path, folders, masks, skip_broken, left)
+        _warn_unused(path, left)
+        vocab = _mask_classes(found, masks, vocab)
+        if 'val' not in found: found = _split_rows(found['train'], valid_pct, seed)
+        return ImageTargets(path, found, 'pixels', vocab)
+    found = _read_split(path, folders, left)
+    if skip_broken: found = {s: _decodable(root.parent, ks, left) for s,ks in found.items()}
     _warn_unused(path, left)
-    found = classes if val else stratified_split(classes['train'], valid_pct, seed, root)
+    if 'val' not in found: found = stratified_split(found['train'], valid_pct, seed, root)
     return SplitImages(root.parent, found)
 
 # %% ../../nbs/vision/datasets.ipynb #2f9eaa7d
@@ -170,20 +186,41 @@ def _split_rows(rows, valid_pct, seed):
     if len(rows) < 2: raise ValueError(f"{pluralize(len(rows), 'image')}: to split them, two are needed")
     return dict(zip(('train', 'val'), split_names(rows, valid_pct, seed)))
 
-def _images_with_masks(path, masks, valid_pct, seed, vocab):
-    "The images below folder `path`, each with the mask of the same name below folder `masks`"
-    masks = Path(masks).expanduser().resolve()
-    stem = lambda name: Path(name).with_suffix('').as_posix()
-    known, names = {stem(o): masks/o for o in images_below(masks)[0]}, images_below(path)[0]
-    names = [o for o in names if masks not in (path/o).parents] # they may lie inside
-    if lost := [o for o in names if stem(o) not in known]:
+def _add_masks(names, masks):
+    "Each of `names` with the path of the mask of the same name below folder `masks`"
+    def stem(name): return Path(name).with_suffix('').as_posix()
+    known = {}
+    for o in images_below(masks)[0]: known.setdefault(stem(o), []).append(o)
+    rows = [(o, known.get(stem(o), ())) for o in names]
+    if lost := [o for o,found in rows if not found]:
         raise ValueError(f"{len(lost)} of {pluralize(len(names), 'image')} have no mask of the same name in "
                          f"{masks}: {first_few(lost)}")
-    rows = [(o, str(known[stem(o)])) for o in names]
-    if vocab is None:
-        used = {int(v) for _,mask in rows for v in np.unique(_read_mask(mask))} - {255}
-        vocab = [str(i) for i in range(max(used, default=0) + 1)]
-    return ImageTargets(path, _split_rows(rows, valid_pct, seed), 'pixels', vocab)
+    if twice := [row for row in rows if len(row[1]) > 1]:
+        name, found = twice[0]
+        raise ValueError(f"{name} has several masks in {masks}: keep one of {first_few(found)}")
+    return [(o, str(masks/found[0])) for o,found in rows]
+
+def _read_with_masks(path, folders, masks, skip_broken, left):
+    "Pairs of an image and its mask, of each of `folders`, in `path`; counts in `left` what is not used"
+    masks = Path(masks).expanduser().resolve()
+    names = [o for o in images_below(path)[0] if masks not in (path/o).parents] # they may lie inside
+    found = {s: [o for o in names if d in (path/o).parents] for s,d in folders.items()}
+    where = ' and '.join(d.name for d in folders.values())
+    left[f'images outside {where}'] += len(names) - sum(map(len, found.values()))
+    found = {s: _add_masks(o, masks) for s,o in found.items()}
+    return {s: _decodable_pairs(path, rows, left) for s,rows in found.items()} if skip_broken else found
+
+def _mask_classes(found, masks, vocab):
+    "Names of the masks' classes: `vocab`, or else numbers; an error if beside 255 there is only one"
+    used = set()
+    for _,mask in sum(found.values(), []):
+        used |= {*np.unique(_read_mask(mask)).tolist()}
+        if vocab is not None and len(used - {255}) > 1: return vocab
+    if 255 in used and len(used) < 3:
+        values = ' and '.join(map(str, sorted(used)))
+        raise ValueError(f"the only values in {masks} are {values}, and 255 means no class. If the masks are "
+                         "black and white, divide them by 255, or save them in mode '1'")
+    return [str(i) for i in range(max(used - {255}, default=0) + 1)] if vocab is None else vocab
 
 # %% ../../nbs/vision/datasets.ipynb #526fcc43
 def _column(names, given, i, file):
@@ -331,6 +368,13 @@ def _decodable(folder, classes, left):
     bad = {f for f,_ in verify_images([folder/name for names in classes.values() for name in names])}
     left['images that cannot be decoded'] += len(bad)
     return {k: [name for name in names if folder/name not in bad] for k,names in classes.items()}
+
+def _decodable_pairs(folder, rows, left):
+    "`rows`, pairs of image and mask, without those of which either cannot be decoded; `left` counts them"
+    bad = {str(f) for f,_ in verify_images([f for name,mask in rows for f in (folder/name, mask)])}
+    good = [(name, mask) for name,mask in rows if not {str(folder/name), mask} & bad]
+    left['images that cannot be decoded, or their masks'] += len(rows) - len(good)
+    return good
 
 # %% ../../nbs/vision/datasets.ipynb #ce2cf37a
 def _class_numbers(dl):

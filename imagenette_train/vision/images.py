@@ -76,8 +76,8 @@ def decode_image(file, # path, open file, or a PIL image
         with _open_image(file) if ours else nullcontext(file) as im:
             if ours: im.draft('RGB', (min_side, min_side)) # would change an image that is not ours
             with _large_image_lock if im.width*im.height > 2**24 else nullcontext():
-                im = _to_uint8(im)
-                return _shorter_side((ImageOps.exif_transpose(im) or im).convert('RGB'), min_side)
+                im = _to_uint8(ImageOps.exif_transpose(im) or im) # turned first: what is new has no EXIF
+                return _shorter_side(im.convert('RGB'), min_side)
     except Exception as e: # decoders raise all kinds
         raise ValueError(_why_not(file, e)) from None
 
@@ -104,6 +104,7 @@ class ImageCache:
         new, idx = copy.copy(self), np.asarray(idx)
         new.sizes, new.ends, new.y = self.sizes[idx], self.ends[idx], self.y[torch.from_numpy(idx)]
         new.files = [self.files[i] for i in idx] if self.files else ()
+        if hasattr(self, 'masks'): new.masks = self.masks.subset(idx)
         return new
 
     def to(self, device): # where the bytes shall lie

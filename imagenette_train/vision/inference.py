@@ -7,7 +7,7 @@ __all__ = ['Prediction', 'predict_script_text', 'Predictor', 'load_predictor']
 
 # %% ../../nbs/vision/inference.ipynb #1a0bd0d6
 import hashlib, inspect, json, os, platform, warnings
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from pathlib import Path
 from textwrap import indent
 import torch
@@ -226,7 +226,9 @@ def load(folder):
         if a == b: return torch.empty(shape, dtype=kinds[dtype])
         return torch.frombuffer(raw[start+a:start+b], dtype=kinds[dtype]).reshape(shape)
     model, entries = build(info['network']), json.loads(raw[8:start])
-    model.load_state_dict({k: tensor(**v) for k,v in entries.items() if k != '__metadata__'})
+    weights = OrderedDict((k, tensor(**v)) for k,v in entries.items() if k != '__metadata__')
+    weights._metadata = model.state_dict()._metadata # versions of its layers, which this format lacks
+    model.load_state_dict(weights)
     return model.eval(), info'''
 
 # %% ../../nbs/vision/inference.ipynb #877ab68f
@@ -246,7 +248,7 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
 _decode_lines = '''def decode(out, classes, kind, act):
     one = kind != 'labels' and out.shape[1] == 1 # one output of two classes
     if kind == 'numbers': return dict(numbers=out[0].tolist(), names=classes)
-    if act == 'probability': p = out
+    if act in ('probability', 'number'): p = out
     elif act == 'sigmoid' or one or kind == 'labels': p = out.sigmoid()
     else: p = out.softmax(1)
     p = (torch.cat([1-p, p], 1) if one else p)[0]
@@ -271,6 +273,7 @@ if broken: sys.exit(f'{broken} of {len(sys.argv)-1} images could not be read')''
 # %% ../../nbs/vision/inference.ipynb #fbb89f8b
 _script_head = '''"Predicts: python predict.py IMAGE ... (needs torch, torchvision or timm, NumPy and Pillow)"
 import hashlib, json, os, sys, threading
+from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
 import numpy as np
@@ -329,6 +332,9 @@ def load_predictor(folder, # that `export` wrote
         with preserve_rng(): model = model_from_config(info['network'])
     try: weights = load(raw)
     except Exception as e: raise ValueError(f"{file} is damaged ({type(e).__name__}: {e})") from None
-    check_state_dict_shapes(_bare_network(model).state_dict(), weights, file)
-    _bare_network(model).load_state_dict(weights)
+    net = _bare_network(model)
+    check_state_dict_shapes(net.state_dict(), weights, file)
+    weights = OrderedDict(weights)
+    weights._metadata = getattr(net.state_dict(), '_metadata', None) # the format has no versions of layers
+    net.load_state_dict(weights)
     return Predictor(model, info, device)

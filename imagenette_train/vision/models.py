@@ -139,9 +139,12 @@ def _create_timm(name, n_out, pretrained):
     return net, [end] if isinstance(end, str) else list(end), (cfg['mean'], cfg['std'])
 
 # %% ../../nbs/vision/models.ipynb #6e84ab75
-def _pretrained_stats(arch):
-    "Mean and standard deviation of the images that torchvision's weights for `arch` were trained on"
+def _pretrained_stats(arch, net):
+    "Mean and standard deviation of the images that torchvision's weights for `arch`, now in `net`, want"
     if arch_name(arch) is None: return imagenet_stats
+    if getattr(net, 'transform_input', False): # which neither config nor weights tell of
+        net.transform_input = False
+        return (0.5,)*3, (0.5,)*3
     tfm = models.get_model_weights(arch_name(arch)).DEFAULT.transforms()
     return tuple(tfm.mean), tuple(tfm.std)
 
@@ -182,7 +185,7 @@ def _build(arch, n_out, pretrained, pixels=False):
     head = 'pixels' if pixels else 'new' if _ends_like_resnet(net) else 'own'
     net, end = dict(new=_add_head, own=_replace_last_layer, pixels=_add_pixel_head)[head](net, n_out)
     config = dict(library='torchvision' if name else None, arch=name, head=head, end=end, n_out=n_out)
-    return net, config, _pretrained_stats(arch)
+    return net, config, _pretrained_stats(arch, net)
 
 # %% ../../nbs/vision/models.ipynb #ee00a3c1
 def create_model(arch, # function that makes a network of torchvision, or the name of one of timm's
