@@ -66,7 +66,7 @@ def lock_dir(folder, # that is there
     try: yield
     finally: _unlock(fd)
 
-# %% ../../nbs/core/io.ipynb #27b4e319
+# %% ../../nbs/core/io.ipynb #27b4e318
 def _remove_folder(path):
     "Remove folder `path` and all in it; an interrupt comes out as one"
     try: shutil.rmtree(path, ignore_errors=True)
@@ -83,6 +83,7 @@ def _remove_stale_parts(dest):
         _remove_folder(part)
         _unlock(fd)
 
+# %% ../../nbs/core/io.ipynb #27b4e319
 @contextmanager
 def temp_dir_beside(dest): # path of the file or folder that something in it shall become
     "A new empty folder beside `dest` for this block; what killed processes have left there is removed"

@@ -296,7 +296,7 @@ class _MakesOptimizer:
         raise TypeError("opt_func makes an optimizer of PyTorch's: import imagenette_train.optim.torch_optim "
                         "(or imagenette_train.all), and the Learner wraps it")
 
-# %% ../../nbs/core/learner_base.ipynb #f4e6283b
+# %% ../../nbs/core/learner_base.ipynb #f4e6283a
 def _warn_of_own_lr(learn):
     "Give the new optimizer the Learner's learning rate; a warning if it was made with another one"
     own = [h.get('lr') for h in learn.opt.hypers]
@@ -306,6 +306,7 @@ def _warn_of_own_lr(learn):
                   f"{learn.lr}: give the one you want to the Learner or to fit, a list for several groups",
                   stacklevel=4)
 
+# %% ../../nbs/core/learner_base.ipynb #f4e6283b
 class _Optimizer(_MakesOptimizer):
     "The optimizer of a Learner: made, checked, frozen"
     def create_opt(self):
@@ -387,12 +388,13 @@ def _check_loss(learn):
         warnings.warn(f"the loss has parameters that will not train ({first_few(left)}): make it a part of "
                       "the model, or give a splitter that includes them", stacklevel=4)
 
-# %% ../../nbs/core/learner_base.ipynb #ff3d0a65
+# %% ../../nbs/core/learner_base.ipynb #ff3d0a64
 def _tell_epoch(dl, epoch):
     "Tell loader `dl` and its samplers which epoch it is; a DistributedSampler shuffles by it"
     for o in (dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None)):
         if hasattr(o, 'set_epoch'): o.set_epoch(epoch)
 
+# %% ../../nbs/core/learner_base.ipynb #ff3d0a65
 class _FitStart:
     "What is checked and set before a fit, and before the training part of an epoch"
     def _prepare_fit(self, n_epoch, lr, wd, reset_opt, resume):

@@ -10,18 +10,21 @@ __all__ = ['SmoothedMean', 'is_stateful_metric', 'metric_name', 'metric_names', 
 import copy, time
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import partial
 import torch
 from .messages import *
 from .io import *
 from .batches import *
 from .hypers import *
+from .tasks import *
 
-# %% ../../nbs/core/metrics.ipynb #2c9c4bcf
+# %% ../../nbs/core/metrics.ipynb #2c9c4bce
 def _at_least_float32(v):
     "`v`, in single precision if it is a tensor in half: a sum of many halves stops growing"
     half = isinstance(v, torch.Tensor) and v.dtype in (torch.float16, torch.bfloat16)
     return v.float() if half else v
 
+# %% ../../nbs/core/metrics.ipynb #2c9c4bcf
 class SmoothedMean:
     "Debiased exponential moving average of 0-d tensors or numbers; `beta` 0.98 looks back about 50 values"
     def __init__(self, beta=0.98): # how much of the old average stays
@@ -121,6 +124,20 @@ def _to_scalars(v):
     "What a metric computed, as a list of numbers: a collection of metrics gives several"
     return [to_scalar(o) for o in v.values()] if isinstance(v, Mapping) else [to_scalar(v)]
 
+# %% ../../nbs/core/metrics.ipynb #037334e0
+def _compares_classes(m):
+    "Does metric `m` compare one class with one target?"
+    while isinstance(m, partial): m = m.func
+    return getattr(m, '__name__', '') in ('accuracy', 'error_rate', 'top_k_accuracy')
+
+def _measure(m, loss_func, pred, *yb):
+    "Metric `m` of a batch; a pixel that the loss ignores does not count in a metric of classes"
+    ignored = ignored_index(loss_func)
+    pixels = len(yb) == 1 and getattr(yb[0], 'ndim', 0) > 1
+    if ignored is None or not pixels or not _compares_classes(m): return m(pred, *yb)
+    counts = yb[0] != ignored
+    return m(_classes_last(pred, yb[0])[counts], yb[0][counts])
+
 # %% ../../nbs/core/metrics.ipynb #037334e1
 class MetricAccumulator:
     "Sums of loss and metrics over the items of a validation set"
@@ -143,7 +160,9 @@ class MetricAccumulator:
         vals = [_at_least_float32(learn.loss.detach())*n]
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
-            else: vals.append(_at_least_float32(torch.as_tensor(m(learn.pred, *learn.yb)))*n)
+            else:
+                value = torch.as_tensor(_measure(m, learn.loss_func, learn.pred, *learn.yb))
+                vals.append(_at_least_float32(value)*n)
         self.sums = vals if self.sums is None else [a+b for a,b in zip(self.sums, vals)]
         self.n_seen += n
 

@@ -396,7 +396,7 @@ def _check_statistic(k, v, p, kept_as, mine):
                      f"{tuple(p.shape)}: was the file altered? (If a callback does keep it in that shape, "
                      "set the attribute whole_tensors = True of the callback)")
 
-# %% ../../nbs/core/param_groups.ipynb #5473e81d
+# %% ../../nbs/core/param_groups.ipynb #5473e81c
 def _check_lengths(opt, sd):
     "An error unless state dict `sd` has as many entries as `opt` has groups and parameters"
     n, n_params = len(opt.hypers), sum(map(len, opt.param_lists))
@@ -416,6 +416,7 @@ def _check_group_entries(opt, sd):
         try: opt._sort_options(o)
         except (TypeError, ValueError) as e: raise ValueError(f"the state dict's hypers: {e}") from None
 
+# %% ../../nbs/core/param_groups.ipynb #5473e81d
 def _check_shared(opt, sd):
     "An error unless the shared state in state dict `sd` can be one of `opt`"
     shared, kept_as = sd.get('shared', {}), _kept_as(filter(_needs_all, opt.cbs))

@@ -14,7 +14,7 @@ from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
 from ..core.metrics import *
-from ..core.metrics import _at_least_float32
+from ..core.metrics import _at_least_float32, _measure
 from ..callbacks import *
 
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
@@ -179,7 +179,7 @@ class TrainMetrics(Callback):
     def after_loss(self):
         n = batch_items(self.xb, self.xkw, self._yb)
         for m in self._mine:
-            value = torch.as_tensor(m.metric(self.pred, *self._yb)).detach()
+            value = torch.as_tensor(_measure(m.metric, self.learn.loss_func, self.pred, *self._yb)).detach()
             m.feed(n, _at_least_float32(value))
     def after_train(self): # each of several processes has measured its share
         gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)

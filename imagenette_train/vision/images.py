@@ -47,7 +47,7 @@ def _shorter_side(im, min_side):
         im = im.resize(tuple(new), Image.Resampling.BICUBIC)
     return np.asarray(im)
 
-# %% ../../nbs/vision/images.ipynb #f3041fb0
+# %% ../../nbs/vision/images.ipynb #f3041faf
 _large_image_lock = threading.Lock()
 _formats = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'AVIF', 'JPEG2000', 'PPM')
 
@@ -66,6 +66,7 @@ def _why_not(file, e):
     what = {None: "is missing", 0: "is empty (0 bytes)"}.get(size, f"cannot be decoded ({e})")
     return f"the image {file} {what}: replace it"
 
+# %% ../../nbs/vision/images.ipynb #f3041fb0
 def decode_image(file, # path, open file, or a PIL image
                  min_side): # length of the shorter side of the result, pixels
     "An image in RGB, rotated as its EXIF tag says, as an array (height, width, 3) of uint8"
