@@ -37,11 +37,12 @@ class DataLoaders:
 
     def one_batch(self):
         "The first training batch; the state of the random numbers, the loader's too, is restored"
-        loader = get_loader_state(self.train)
+        own = [(g, get_generator_state(g)) for g in loader_generators(self.train)]
         try:
             with preserve_rng():
                 for b in self.train: return b
-        finally: set_loader_state(self.train, loader)
+        finally:
+            for g,state in own: set_generator_state(g, state)
         raise ValueError("the training loader has no batch: is the batch size larger than the data?")
 
 # %% ../../nbs/core/batches.ipynb #f87bd93e

@@ -256,7 +256,8 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
     restore = ("", "takes a training over, as `Checkpoint` does; `resume=True` needs somebody who has it"),
     progress_label = ("", "set in `__init__`: a text and a number of batches, which the progress bar shows "
                           "instead of the epochs"),
-    load_at_end = ("`False`", "does it end a fit with weights from a file? Then `SWA` refuses to do so, too"),
+    gather = ("", "a method of `Distributed`: gives what all processes bring, in their order"),
+    load_at_end = ("`False`", "does it end a fit with weights from a file? `SWA` refuses to stand beside it"),
     scheds = ("", "a dict by hyper, if it sets them by a schedule: nobody else should set those"))
 
 # %% ../../nbs/core/events.ipynb #55f154ba

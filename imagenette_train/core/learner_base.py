@@ -302,9 +302,9 @@ def _warn_of_own_lr(learn):
     own = [h.get('lr') for h in learn.opt.hypers]
     learn.opt.set_hypers(lr=learn.lr)
     if own == [h.get('lr') for h in learn.opt.hypers]: return
-    warnings.warn(f"the optimizer was made with lr {first_few(own)}, and a fit sets the Learner's, "
-                  f"{learn.lr}: give the one you want to the Learner or to fit, a list for several groups",
-                  stacklevel=4)
+    warnings.warn(f"the optimizer was made with lr {first_few(own)}, and a fit that is given none sets the "
+                  f"Learner's, {learn.lr}: give the one you want to either, a list for several groups",
+                  stacklevel=5)
 
 # %% ../../nbs/core/learner_base.ipynb #f4e6283b
 class _Optimizer(_MakesOptimizer):

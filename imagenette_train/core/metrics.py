@@ -7,7 +7,7 @@ __all__ = ['SmoothedMean', 'is_stateful_metric', 'metric_name', 'metric_names', 
            'accuracy_multi', 'to_scalar', 'MetricAccumulator', 'preserve_metrics', 'format_row', 'plot_loss']
 
 # %% ../../nbs/core/metrics.ipynb #42415824
-import copy, time
+import copy, math, time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ from .io import *
 from .batches import *
 from .hypers import *
 from .tasks import *
+from .tasks import _is_class_metric
 
 # %% ../../nbs/core/metrics.ipynb #2c9c4bce
 def _at_least_float32(v):
@@ -125,27 +126,24 @@ def _to_scalars(v):
     return [to_scalar(o) for o in v.values()] if isinstance(v, Mapping) else [to_scalar(v)]
 
 # %% ../../nbs/core/metrics.ipynb #037334e0
-def _compares_classes(m):
-    "Does metric `m` compare one class with one target?"
-    while isinstance(m, partial): m = m.func
-    return getattr(m, '__name__', '') in ('accuracy', 'error_rate', 'top_k_accuracy')
-
 def _measure(m, loss_func, pred, *yb):
-    "Metric `m` of a batch; a pixel that the loss ignores does not count in a metric of classes"
-    ignored = ignored_index(loss_func)
-    pixels = len(yb) == 1 and getattr(yb[0], 'ndim', 0) > 1
-    if ignored is None or not pixels or not _compares_classes(m): return m(pred, *yb)
+    "Metric `m` of a batch, and the share of targets that count: for classes, those that the loss looks at"
+    ignored, pixels = ignored_index(loss_func), len(yb) == 1 and getattr(yb[0], 'ndim', 0) > 1
+    if ignored is None or not pixels or not _is_class_metric(m): return m(pred, *yb), 1
     counts = yb[0] != ignored
-    return m(_classes_last(pred, yb[0])[counts], yb[0][counts])
+    if not counts.any(): return 0., 0
+    single = pred.numel() == yb[0].numel() # one output, a logit
+    pred = pred.reshape(yb[0].shape) if single else _classes_last(pred, yb[0])
+    return m(pred[counts], yb[0][counts]), counts.float().mean().item()
 
 # %% ../../nbs/core/metrics.ipynb #037334e1
 class MetricAccumulator:
     "Sums of loss and metrics over the items of a validation set"
-    def __init__(self, metrics): self.metrics, self.sums, self.n_seen = metrics, None, 0
+    def __init__(self, metrics): self.metrics, self.sums, self.weights, self.n_seen = metrics, None, None, 0
 
     def reset(self):
         "Start again from zero"
-        self.sums, self.n_seen = None, 0
+        self.sums, self.weights, self.n_seen = None, None, 0
         for m in self.metrics:
             if is_stateful_metric(m): m.reset()
 
@@ -157,19 +155,21 @@ class MetricAccumulator:
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
         if not self.n_seen: self._move(learn)
-        vals = [_at_least_float32(learn.loss.detach())*n]
+        vals, weights = [_at_least_float32(learn.loss.detach())*n], [n]
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
             else:
-                value = torch.as_tensor(_measure(m, learn.loss_func, learn.pred, *learn.yb))
-                vals.append(_at_least_float32(value)*n)
+                value, share = _measure(m, learn.loss_func, learn.pred, *learn.yb)
+                vals.append(_at_least_float32(torch.as_tensor(value))*n*share)
+                weights.append(n*share)
         self.sums = vals if self.sums is None else [a+b for a,b in zip(self.sums, vals)]
+        self.weights = weights if self.weights is None else [a+b for a,b in zip(self.weights, weights)]
         self.n_seen += n
 
     def compute(self):
         "Loss and metrics, in the order of `metric_names`; None where nothing was seen"
         if not self.n_seen: return [None]*(1 + len(metric_names(self.metrics)))
-        means = iter([to_scalar(o/self.n_seen) for o in self.sums])
+        means = iter([to_scalar(o/w) if w else math.nan for o,w in zip(self.sums, self.weights)])
         loss = next(means)
         found = [_to_scalars(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]
         return [loss, *(v for vs in found for v in vs)]

@@ -141,11 +141,16 @@ def _counting_parts(dl):
     others = [o for o in _loader_parts(dl) if not any(o is s for s in samplers)]
     return [(o, set()) for o in samplers] + [(o, _settings(o)) for o in others]
 
+def _can_keep(o, k):
+    "Is `k` the name of an attribute that `o` may keep something in, and no method, property or the like?"
+    mine = getattr(type(o), k, None)
+    return k.isidentifier() and not k.startswith('__') and not (callable(mine) or hasattr(mine, '__get__'))
+
 def _plain_attrs(o, settings):
     "The numbers and words among the attributes of `o`, if it is no class of PyTorch's"
     if type(o).__module__.startswith('torch.'): return {}
-    attrs = getattr(o, '__dict__', {})
-    return {k: v for k,v in attrs.items() if type(v) in (bool, int, float, str) and k not in settings}
+    attrs = {k: v for k,v in getattr(o, '__dict__', {}).items() if k not in settings and _can_keep(o, k)}
+    return {k: v for k,v in attrs.items() if type(v) in (bool, int, float, str)}
 
 # %% ../../nbs/core/rng.ipynb #48f84f77
 def _has_state_dict(o):
@@ -162,9 +167,7 @@ def get_loader_state(dl): # any loader
 def _check_memory(o, state):
     "An error unless the dict `state`, from a file, names attributes of `o` that can be a memory"
     for k in state:
-        mine = getattr(type(o), k, None)
-        if not k.isidentifier() or k.startswith('__') or callable(mine) or hasattr(mine, '__get__'):
-            raise ValueError(f"{a_type(o)} cannot keep {k!r} as its state")
+        if not _can_keep(o, k): raise ValueError(f"{a_type(o)} cannot keep {k!r} as its state")
 
 def _set_plain_attrs(o, state, settings):
     "Give `o` the numbers and words of `state` back; a path is none of them"

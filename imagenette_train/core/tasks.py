@@ -167,14 +167,19 @@ def broadcast_mistake(loss_func, # of a Learner
     return (f"predictions of shape {tuple(pred.shape)} and targets of shape {tuple(y.shape)} broadcast: each "
             "prediction is compared with every target. Give both one shape, as y.reshape(pred.shape) does")
 
+def _is_class_metric(m):
+    "Is `m` one of our metrics that compare one class with one target, `accuracy` for instance?"
+    while isinstance(m, partial): m = m.func
+    ours = getattr(m, '__module__', None) in ('imagenette_train.callbacks', 'imagenette_train.core.metrics')
+    return ours and getattr(m, '__name__', '') in ('accuracy', 'error_rate', 'top_k_accuracy')
+
 def _misread_probability(learn):
     "In words what is wrong, if a metric takes a single probability for a logit; else None"
-    single = learn.pred.ndim == 1 or learn.pred.shape[1] == 1
-    if not single or loss_activation(learn.loss_func) != 'probability': return
-    wrong = [n for m in learn.metrics if (n := getattr(m, '__name__', '')) in ('accuracy', 'error_rate')]
-    if wrong: return (f"{wrong[0]} takes one output as a logit, class 1 where it is above 0, and this loss "
-                      "wants a probability, which always is: leave the sigmoid away, and take the loss "
-                      "nn.BCEWithLogitsLoss()")
+    if loss_activation(learn.loss_func) != 'probability' or not isinstance(learn.pred, torch.Tensor): return
+    single = learn.pred.ndim < 2 or learn.pred.shape[1] == 1
+    if not single or not any(map(_is_class_metric, learn.metrics)): return
+    return ("accuracy takes one output as a logit, class 1 where it is above 0, and this loss wants a "
+            "probability, which always is: leave the sigmoid away, and take the loss nn.BCEWithLogitsLoss()")
 
 def warn_of_broadcast(learn): # a Learner that has just computed a loss
     "Warn if predictions and targets broadcast to a table of all pairs, or a metric misreads probabilities"

@@ -58,7 +58,7 @@ def mean_accuracy(run, profile='quick-cpu'): # as `load_run`
 # %% ../../nbs/course/stored_results.ipynb #3010fbb3
 def lead(run, others, profile='quick-cpu'): # name of a run; names of others; as `load_run`
     "By how many points of accuracy `run` ends ahead of the best of `others`, for each seed that all have"
-    seeds = sorted(set.intersection(*(set(_stored_seeds(o, profile)) for o in (run, *others))))
+    seeds = sorted(set.intersection(*(set(_stored_seeds(o, profile)) for o in (run, *others)))) or [0]
     accs = zip(*(final_accuracies(o, profile, seeds) for o in (run, *others)))
     return [round(100*(a - max(rest)), 1) for a,*rest in accs]
 

@@ -564,13 +564,14 @@ class _ReadsCheckpoint(_TakesOver):
 # %% ../../nbs/training/checkpoint.ipynb #58cac895
 class _RemainingBatches:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
-    def __init__(self, dl, start, epoch_random, loader, now):
-        self.dl, self.start, self.now = dl, start, now
+    def __init__(self, dl, start, epoch_random, loader, now, epoch):
+        self.dl, self.start, self.now, self.epoch = dl, start, now, epoch
         self.epoch_random, self.loader = epoch_random, loader
     def __len__(self): return len(self.dl)
     def __iter__(self):
         set_rng_state(self.epoch_random)
         set_loader_state(self.dl, self.loader)
+        _tell_epoch(self.dl, self.epoch) # files of earlier versions have the epoch before
         batches = iter(self.dl)
         for _ in range(self.start): next(batches)
         set_rng_state(self.now)
@@ -631,7 +632,8 @@ class Checkpoint(_ReadsCheckpoint):
         self._epoch_random, self._loader = sd['epoch_random'], sd['loader']
         # once more: the callbacks have just heard that an epoch begins, and it does not
         self._restore_memories(sd)
-        self.learn.dl = _RemainingBatches(self.dl, sd['iter'], sd['epoch_random'], sd['loader'], sd['random'])
+        self.learn.dl = _RemainingBatches(self.dl, sd['iter'], sd['epoch_random'], sd['loader'], sd['random'],
+                                           self.epoch)
 
     def after_batch(self):
         if self.training and self.every is not None and self.train_iter % self.every == 0:

@@ -177,9 +177,10 @@ class Distributed(_DividedTraining):
         if not self.divided: return
         valid, n = self.recorder._valid, 1 + sum(not is_stateful_metric(m) for m in self.metrics)
         dtype = torch.float32 if self.device.type == 'mps' else torch.float64
-        sums = torch.tensor([valid.n_seen, *(valid.sums or [0.]*n)], device=self.device, dtype=dtype)
+        sums = [*(valid.weights or [0.]*n), *(valid.sums or [0.]*n)]
+        sums = torch.tensor(sums, device=self.device, dtype=dtype)
         dist.all_reduce(sums)
-        valid.n_seen, valid.sums = int(sums[0]), list(sums[1:])
+        valid.n_seen, valid.weights, valid.sums = int(sums[0]), sums[:n].tolist(), list(sums[n:])
 
     def after_fit(self): # what the first writes, the others may now read
         dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {}))

@@ -23,12 +23,13 @@ _modes = dict(
 def _mode_of_word(word):
     "What is better of what `word` names, such as acc, top5 or multiaccuracy; None if it names no metric"
     plain = word.rstrip('0123456789')
-    meant = lambda known: known in (word, plain) or len(known) > 4 and word.endswith(known)
+    meant = lambda known: known in (word, plain) or len(known) > 3 and word.endswith(known)
     return next((mode for mode,words in _modes.items() if any(map(meant, words))), None)
 
 def metric_mode(monitor): # a column of the table
     "Is lower or higher better for a metric of that name: 'min' or 'max'? None if the name does not say"
-    words = re.findall('[a-z]+[0-9]*', re.sub('([a-z0-9])([A-Z])', r'\1_\2', monitor).lower())
+    apart = '(?<=[a-z0-9])(?=[A-Z][a-z0-9])|(?<=[a-z])(?=[A-Z]{2})|(?<=[A-Z])(?=[A-Z][a-z])' # ValIoU: val iou
+    words = re.findall('[a-z]+[0-9]*', re.sub(apart, '_', monitor).lower())
     return next(filter(None, map(_mode_of_word, reversed(words))), None) # a dice_loss is a loss
 
 # %% ../../nbs/training/early_stopping.ipynb #4c7031e6
@@ -98,7 +99,6 @@ class SaveBestModel(TrackerCallback):
         super().begin_fit()
         self.best = best
     def after_epoch(self):
-        self.is_best = False
         super().after_epoch()
         if self.is_best: self.learn.save(self.file)
     def after_fit(self):

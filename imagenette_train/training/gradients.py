@@ -63,11 +63,11 @@ class GradientAccumulation(Callback):
     def after_backward(self):
         if self.count < self.n_acc and self.iter < self.n_iter-1: raise CancelBatchException
         for p,*_ in self.opt.all_params(with_grad=True): p.grad.div_(self.count/self.first)
-        self.count = 0
+        self.several, self.count = self.count > self.first, 0
 
     def before_step(self):
         self._restore_loss()
-        self.stepping = True
+        self.stepping = self.several
     def after_train(self): # the last batch was skipped, and with it the step
         if self.count: self.opt.zero_grad(set_to_none=True)
     def after_cancel_batch(self): self._restore_loss()

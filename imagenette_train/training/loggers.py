@@ -178,13 +178,15 @@ class TrainMetrics(Callback):
     @torch.no_grad()
     def after_loss(self):
         n = batch_items(self.xb, self.xkw, self._yb)
+        if hasattr(self.dl, 'n_all'): n = self.dl.n # our share, which may be none of the items at hand
         for m in self._mine:
-            value = torch.as_tensor(_measure(m.metric, self.learn.loss_func, self.pred, *self._yb)).detach()
-            m.feed(n, _at_least_float32(value))
+            value, share = _measure(m.metric, self.learn.loss_func, self.pred, *self._yb)
+            m.feed(n*share, _at_least_float32(torch.as_tensor(value).detach()))
     def after_train(self): # each of several processes has measured its share
         gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)
         if gather is None: return
-        for m,shares in zip(self._mine, zip(*gather([(m.total, m.n) for m in self._mine]))):
+        mine = [(torch.as_tensor(m.total).cpu(), m.n) for m in self._mine]
+        for m,shares in zip(self._mine, zip(*gather(mine))):
             m.total, m.n = map(sum, zip(*shares))
     def cleanup_fit(self):
         self.learn.metrics = [m for m in self.metrics if not any(m is o for o in self._mine)]

@@ -51,7 +51,7 @@ def _params_and_buffers(model): # any module
     return [*model.parameters(), *dict.fromkeys(model.buffers())]
 
 def _average_buffer(a, b, weight):
-    "Average `a` of a buffer, a step towards `b`; what is infinite, as in a mask, or counts, is as in `b`"
+    "Average `a` of what is not trained, a step towards `b`; what is infinite or whole is as in `b`"
     if not (b.is_floating_point() or b.is_complex()): return b
     return torch.where(a.isfinite() & b.isfinite(), a.lerp(b, weight), b)
 
@@ -75,7 +75,7 @@ class EMA(SwapWeights):
         self.n += 1
         d = min(self.decay, self.n/(self.n+9))
         for a,w in zip(self.average, _params_and_buffers(self.model)):
-            if isinstance(w, nn.Parameter): a.lerp_(w, 1-d)
+            if w.requires_grad: a.lerp_(w, 1-d)
             else: a.copy_(_average_buffer(a, w, 1-d))
 
     @torch.no_grad()
