@@ -247,7 +247,6 @@ def sweep_table(results): # raw results of `sweep`
 def _draw_sweep(ax, results, names):
     "Draw the curves of the contenders `names` on matplotlib axes `ax`"
     shown = {name: rs for name,rs in by_contender(results).items() if name in names}
-    if not shown: raise ValueError(f"there are no results of {', '.join(names)}")
     # beside Adam, 'Adam without momentum' is called 'without momentum'
     whole = contenders[next(iter(shown))].title + ' '
     labels = {name: contenders[name].title.removeprefix(whole) for name in shown}
@@ -268,8 +267,11 @@ def plot_sweep(results, # raw results of `sweep`
                names=None): # of contenders; None: all that have results
     "Accuracy on the held-out images against learning rate: a curve for each contender, a star at its best"
     import matplotlib.pyplot as plt
+    names = contenders if names is None else names
+    if not {*by_contender(results)} & {*names}:
+        raise ValueError(f"there are no results of {', '.join(names)}")
     fig,ax = plt.subplots(figsize=(9, 4.5))
-    _draw_sweep(ax, results, contenders if names is None else names)
+    _draw_sweep(ax, results, names)
     fig.tight_layout()
     return fig
 
@@ -288,10 +290,11 @@ def plot_sweep_panels(results): # raw results of `sweep`
     found = by_contender(results)
     panels = {title: names for title,names in sweep_panels.items() if any(n in found for n in names)}
     rows = (len(panels)+1)//2
-    fig,axs = plt.subplots(rows, 2, figsize=(13, 4.2*rows), sharey=True, squeeze=False)
+    fig,axs = plt.subplots(rows, 2, figsize=(13, 4.2*rows), sharex=True, sharey=True, squeeze=False)
     for ax,(title,names) in zip(axs.flat, panels.items()):
         _draw_sweep(ax, results, names)
         ax.set_title(title)
+        ax.tick_params(labelbottom=True)
     for ax in axs.flat[len(panels):]: ax.axis('off')
     fig.tight_layout()
     return fig
