@@ -11,6 +11,7 @@ import copy, math, time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import add
 import torch
 from .messages import *
 from .io import *
@@ -139,11 +140,11 @@ def _measure(m, loss_func, pred, *yb):
 # %% ../../nbs/core/metrics.ipynb #037334e1
 class MetricAccumulator:
     "Sums of loss and metrics over the items of a validation set"
-    def __init__(self, metrics): self.metrics, self.sums, self.weights, self.n_seen = metrics, None, None, 0
+    def __init__(self, metrics): self.metrics, self.sums, self.weights = metrics, None, None
 
     def reset(self):
         "Start again from zero"
-        self.sums, self.weights, self.n_seen = None, None, 0
+        self.sums = self.weights = None
         for m in self.metrics:
             if is_stateful_metric(m): m.reset()
 
@@ -154,7 +155,7 @@ class MetricAccumulator:
     def add(self, learn): # a Learner that has just computed the loss of a batch
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
-        if not self.n_seen: self._move(learn)
+        if self.sums is None: self._move(learn)
         vals, weights = [_at_least_float32(learn.loss.detach())*n], [n]
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
@@ -162,13 +163,12 @@ class MetricAccumulator:
                 value, share = _measure(m, learn.loss_func, learn.pred, *learn.yb)
                 vals.append(_at_least_float32(torch.as_tensor(value))*n*share)
                 weights.append(n*share)
-        self.sums = vals if self.sums is None else [a+b for a,b in zip(self.sums, vals)]
-        self.weights = weights if self.weights is None else [a+b for a,b in zip(self.weights, weights)]
-        self.n_seen += n
+        if self.sums is not None: vals, weights = map(add, self.sums, vals), map(add, self.weights, weights)
+        self.sums, self.weights = list(vals), list(weights)
 
     def compute(self):
         "Loss and metrics, in the order of `metric_names`; None where nothing was seen"
-        if not self.n_seen: return [None]*(1 + len(metric_names(self.metrics)))
+        if not self.weights or not self.weights[0]: return [None]*(1 + len(metric_names(self.metrics)))
         means = iter([to_scalar(o/w) if w else math.nan for o,w in zip(self.sums, self.weights)])
         loss = next(means)
         found = [_to_scalars(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]

@@ -180,7 +180,7 @@ class Distributed(_DividedTraining):
         sums = [*(valid.weights or [0.]*n), *(valid.sums or [0.]*n)]
         sums = torch.tensor(sums, device=self.device, dtype=dtype)
         dist.all_reduce(sums)
-        valid.n_seen, valid.weights, valid.sums = int(sums[0]), sums[:n].tolist(), list(sums[n:])
+        valid.weights, valid.sums = sums[:n].tolist(), list(sums[n:])
 
     def after_fit(self): # what the first writes, the others may now read
         dist.barrier(**({'device_ids': [self.device.index]} if self.device.type == 'cuda' else {}))
