@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ablations', 'Ablation', 'load_ablation', 'seconds_per_epoch', 'time_ratios', 'missing_ablations', 'ablation_table',
-           'why_no_time_ratio', 'ablation_report', 'ablation_key', 'run_ablation']
+           'why_no_time_ratio', 'ablation_report', 'ablation_key', 'write_ablation', 'run_ablation']
 
 # %% ../../nbs/experiments/ablation.ipynb #8da59902
 import statistics
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from ..core.messages import *
 from ..core.io import *
 from ..core.rng import *
@@ -165,6 +166,14 @@ def ablation_key(name, # of a trick
     return dict(run, **result_key(plan, seed), trick=name, call=ablations[name].call)
 
 # %% ../../nbs/experiments/ablation.ipynb #a3b689a6
+def write_ablation(out): # folder with raw results
+    "Write `tables.md` of the raw results in folder `out`; gives the table as text"
+    results = load_same_settings(out, ablations, 'trick')
+    table = ablation_report(results)
+    note = f'{synthetic_note}\n\n' if results[0]['settings']['data']['copy'].startswith('generated') else ''
+    atomic_write_text(Path(out)/'tables.md', f'{note}{table}\n')
+    return table
+
 @takes_old_args
 def run_ablation(path=None, # folder of images; None: found as `find_imagenette` says
                  profile='quick', # name of a profile
@@ -177,8 +186,6 @@ def run_ablation(path=None, # folder of images; None: found as `find_imagenette`
     "Train with each trick and without, and print the table; an interrupted call resumes where it stopped"
     plan = ExperimentPlan(ablations, 'trick', names, profile, path, device, seeds, out, 'ablation-', n_epoch)
     with lock_dir(plan.out, wait=False): done = list(_train_all(plan, retrain))
-    table = ablation_report(keep_same_settings(load_ablation(plan.out), 'trick'))
-    note = f'{synthetic_note}\n\n' if plan.folder.generated else ''
-    atomic_write_text(plan.out/'tables.md', f'{note}{table}\n')
+    table = write_ablation(plan.out)
     print(f"\n{fit_to_terminal(table, drop=['change'])}\n\nRaw results are in {plan.out}")
     return done

@@ -54,10 +54,13 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
 @_command
 def _tables(out:str='runs/quick-cpu'): # folder with raw results
     "Tables and figures again, from the raw results of a command"
-    from pathlib import Path
-    if any(Path(out).glob('*-lr*-seed*.json')): return print(_load('experiments.sweep').write_sweep(out))
-    module = _load('experiments.reproduce')
-    print(module.fit_to_terminal(module.write_report(out), drop=('call', 'seeds')))
+    # what writes them, and the columns that may go if the terminal is narrow
+    writers = dict(reproduce=('write_report', ['call', 'seeds']), ablation=('write_ablation', ['change']),
+                   leaderboard=('write_leaderboard', []), sweep=('write_sweep', ['runs']))
+    command = _load('experiments.runner').newest_command(out) or 'reproduce' # which says what is missing
+    writer, drop = writers[command]
+    text = getattr(_load(f'experiments.{command}'), writer)(out)
+    print(_load('experiments.results').fit_to_terminal(text, drop=drop))
 
 # %% ../../nbs/experiments/cli.ipynb #1e91a427
 @_command
@@ -84,12 +87,13 @@ def _leaderboard(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, 
                  device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
                  seeds:int=3, # number of seeds
                  epochs:int=5, # 5 or 20: the leaderboard's two short races
+                 runs:str=None, # configs with commas (default: our best)
                  out:str=None, # folder for the results (default: runs/record-DEVICE, or record20-DEVICE)
                  retrain:bool=False): # train again what is already there
     "Train our best config by the rules of Imagenette's leaderboard"
     preset = {5: 'record', 20: 'record20'}.get(epochs)
     if not preset: raise ValueError(f"--epochs {epochs}: the leaderboard's short races have 5 or 20")
-    _load('experiments.leaderboard').run_leaderboard(data, preset, device, seeds, out, retrain)
+    _load('experiments.leaderboard').run_leaderboard(data, preset, device, seeds, out, retrain, _names(runs))
 
 # %% ../../nbs/experiments/cli.ipynb #3c4b38cb
 @_command

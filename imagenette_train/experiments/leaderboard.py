@@ -6,7 +6,7 @@
 __all__ = ['presets', 'center_crops', 'variants', 'best_variant', 'leaderboard', 'TrainingConfig', 'fix_filter_norm',
            'config_opt_func', 'config_schedule', 'Preset', 'leaderboard_dls', 'whiten_first_conv',
            'leaderboard_learner', 'train_config', 'score_center_crops', 'variant_config', 'Search', 'run_leaderboard',
-           'run_search', 'binomial_std', 'search_table', 'leaderboard_table']
+           'run_search', 'binomial_std', 'search_table', 'leaderboard_table', 'write_leaderboard']
 
 # %% ../../nbs/experiments/leaderboard.ipynb #0d8e5d14
 import json
@@ -30,6 +30,7 @@ from ..training.weight_averaging import *
 from ..training.mixup import *
 
 from ..vision.imagenette import *
+from ..vision.synthetic import synthetic_note
 from ..vision.augment import *
 from ..vision.images import *
 from ..vision.loaders import *
@@ -271,6 +272,7 @@ variants = dict(
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
     each5     = ('short, each image with a crop of its own', dict(_short, per_image_crop=True)),
     turns     = ('short, mirrored in turns', dict(_short, take_turns=True)),
+    short_mid = ('short, scored on the middle', dict(_short, center_crop=0.875)),
     wide_mid  = ('short with one and a half times the channels, scored on the middle',
                  dict(_short, width=96, center_crop=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
@@ -343,13 +345,14 @@ def run_leaderboard(path=None, # folder of images; None: found as `find_imagenet
                     device=None, # None: CUDA if there is one, else the CPU
                     seeds=3, # how many seeds, counted from 0
                     out=None, # folder for the results; None: runs/PRESET-DEVICE
-                    retrain=False): # train again what is already there?
+                    retrain=False, # train again what is already there?
+                    names=None): # of `variants`; None: the best one
     "Train the chosen config for the leaderboard's rules and print the table; resumes where it stopped"
-    search = Search([best_variant], preset, range(check_seeds(seeds)), False, path, device, out, retrain)
-    with lock_dir(search.out, wait=False): res = [search.train(best_variant, seed) for seed in search.seeds]
-    table = leaderboard_table(load_results(search.out, variants, 'variant'))
-    atomic_write_text(search.out/'tables.md', table + '\n')
-    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')
+    names = list(names or [best_variant])
+    search = Search(names, preset, range(check_seeds(seeds)), False, path, device, out, retrain)
+    with lock_dir(search.out, wait=False):
+        res = [search.train(name, seed) for name in search.configs for seed in search.seeds]
+    print(f'\n{fit_to_terminal(write_leaderboard(search.out))}\n\nRaw results are in {search.out}')
     return res
 
 # %% ../../nbs/experiments/leaderboard.ipynb #d1523da1
@@ -365,9 +368,7 @@ def run_search(path=None, # folder of images; None: found as `find_imagenette` s
     search = Search(list(names or variants), preset, seeds, True, path, device, out, retrain)
     with lock_dir(search.out, wait=False):
         res = [search.train(name, seed) for seed in search.seeds for name in search.configs]
-    table = search_table(load_results(search.out, variants, 'variant'))
-    atomic_write_text(search.out/'tables.md', table + '\n')
-    print(f'\n{fit_to_terminal(table)}\n\nRaw results are in {search.out}')
+    print(f'\n{fit_to_terminal(write_leaderboard(search.out))}\n\nRaw results are in {search.out}')
     return res
 
 # %% ../../nbs/experiments/leaderboard.ipynb #f38a3f2c
@@ -406,6 +407,16 @@ def leaderboard_table(results): # raw results of `run_leaderboard`
         best = leaderboard.get((mine[0]['settings']['race']['size'], n_epoch), '')
         rows.append([variants[name][0], len(mine), *(format_mean_std(a, 2) for a in accs), best])
     return markdown_table(rows, ['config', 'seeds', *(pluralize(i+1, 'epoch') for i in shown), 'board'])
+
+def write_leaderboard(out): # folder with raw results of `run_leaderboard` or `run_search`
+    "Write `tables.md` of the raw results in folder `out`; gives what stands there"
+    results = load_same_settings(out, variants, 'variant')
+    settings = results[0]['settings']
+    table = (search_table if settings['choosing'] else leaderboard_table)(results)
+    note = [synthetic_note] if settings['data']['copy'].startswith('generated') else []
+    text = '\n\n'.join([*note, table, describe_origin(results)])
+    atomic_write_text(Path(out)/'tables.md', f'{text}\n')
+    return text
 
 # best accuracy in % by pixels and epochs, as github.com/fastai/imagenette showed it in November 2026
 leaderboard = {(128, 5): 87.43, (128, 20): 91.57}

@@ -153,11 +153,7 @@ def _fingerprint(out, results):
 def write_report(out): # folder with raw results
     "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
-    out, results = Path(out), load_results(out, run_configs, 'run')
-    if not results:
-        raise FileNotFoundError(f"{out} holds no raw results (*-seed*.json): "
-                                "run `imagenette-train reproduce` first")
-    results = keep_same_settings(results, 'run')
+    out, results = Path(out), load_same_settings(out, run_configs, 'run')
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
     for name,fig in _figures(out, results).items():
@@ -170,7 +166,7 @@ def stale_files(out): # folder that `write_report` wrote to
     "The names of tables and figures in folder `out` that are not those of its raw results"
     from PIL import Image
     out = Path(out)
-    results = keep_same_settings(load_results(out, run_configs, 'run'), 'run')
+    results = load_same_settings(out, run_configs, 'run')
     tables, made_of = _tables_text(results, compare_table(results)), _fingerprint(out, results)
     wrong = [] if (out/'tables.md').read_text(encoding='utf-8') == tables else ['tables.md']
     for p in sorted(out.glob('*.png')):

@@ -70,11 +70,20 @@ def _split_row(line):
     "The cells of a line of a Markdown table, without the marks of code"
     return [c.strip().replace('`', '').replace(' ± ', '±') for c in line.strip().strip('|').split('|')]
 
+def _longest_word(head, *cells):
+    "Width of a column that breaks no word of it; tabulate leaves two columns free beside a header"
+    return max((len(w) for c in (*cells, *(f'{w}__' for w in head.split())) for w in c.split()), default=0)
+
 def _column_widths(rows, width):
-    "Widths of the columns, the widest narrowed until a row has at most `width` characters"
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    while sum(widths) + 2*(len(widths)-1) > width and max(widths) > 5:
-        widths[widths.index(max(widths))] -= 1
+    "Widths of the columns, the widest narrowed until a row has at most `width` characters; words break last"
+    columns = list(zip(*rows))
+    widths = [max(map(len, column)) for column in columns]
+    for least in [_longest_word(*column) for column in columns], [5]*len(columns):
+        def room(i): return widths[i] if widths[i] > least[i] else 0
+        while sum(widths) + 2*(len(widths)-1) > width:
+            widest = max(range(len(widths)), key=room)
+            if not room(widest): break
+            widths[widest] -= 1
     return widths
 
 # %% ../../nbs/experiments/results.ipynb #414c7c23

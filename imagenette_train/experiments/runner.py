@@ -6,7 +6,8 @@
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
            'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
            'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'run_checkpoint', 'load_results',
-           'keep_same_settings', 'list_values', 'list_devices', 'first_to_last', 'describe_run']
+           'keep_same_settings', 'load_same_settings', 'newest_command', 'list_values', 'list_devices', 'first_to_last',
+           'describe_origin', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
 import json, re, statistics, time, warnings
@@ -236,28 +237,57 @@ def _check_whole(res, file):
     if not lost: return res
     raise ValueError(f"{file} has no entry {first_few(lost)}: remove it, or move it to another folder")
 
+# which of the settings names what was trained, and by which command; an ablation names its run, too
+_named_by = dict(trick='ablation', contender='sweep', variant='leaderboard', run='reproduce')
+
+def _naming_key(res):
+    "Which of the settings of `res` names what was trained; None: it is no raw result"
+    settings = res.get('settings') if isinstance(res, dict) else None
+    return next((k for k in _named_by if k in settings), None) if isinstance(settings, dict) else None
+
 def load_results(out, # folder with raw results
                  known, # names, in the order of the table
                  key): # which of the settings is such a name
     "The raw results in folder `out`, in the order of `known` and of the seeds; other files are passed over"
     files = {p: read_json(p) for p in Path(out).glob('*-seed*.json')}
-    def is_ours(o): return isinstance(o, dict) and o.get('settings', {}).get(key) in known
+    def is_ours(o): return _naming_key(o) == key and o['settings'][key] in known
     found = [_check_whole(o, p) for p,o in files.items() if is_ours(o)]
     return sorted(found, key=lambda o: (list(known).index(o['settings'][key]), o['settings']['seed']))
 
 # %% ../../nbs/experiments/runner.ipynb #3b16d5ee
-def _shared_settings(res): return {k: res['settings'][k] for k in ('profile', 'device', 'data')}
+_shared = 'profile', 'race', 'choosing', 'device', 'data'
+
+def _shared_settings(res): return {k: res['settings'].get(k) for k in _shared}
 
 def keep_same_settings(results, # raw results
                        key): # which of the settings is the name of what was trained
     "Those results that were made like the newest one; says which are left out"
     newest = _shared_settings(max(results, key=lambda o: o['environment']['date']))
-    said = lambda s: f"{s[key]}-seed{s['seed']} ({s['profile']['name']}, {s['data']['copy']})"
+    size = lambda s: s['race' if 'race' in s else 'profile']['name']
+    said = lambda s: f"{s[key]}-seed{s['seed']} ({size(s)}, {s['data']['copy']})"
     others = [said(o['settings']) for o in results if _shared_settings(o) != newest]
     if others:
         print(f"Not in the tables, since made with other settings: {', '.join(others)}.\n"
               "Give each profile and each set of images a folder of its own (out=...)\n")
     return [o for o in results if _shared_settings(o) == newest]
+
+def load_same_settings(out, # folder with raw results
+                       known, # names, in the order of the table
+                       key): # which of the settings is such a name
+    "`load_results`, kept as `keep_same_settings` says; FileNotFoundError if there are none"
+    if results := load_results(out, known, key): return keep_same_settings(results, key)
+    raise FileNotFoundError(f"{out} holds no raw results (*-seed*.json): "
+                            f"run `imagenette-train {_named_by[key]}` first")
+
+def newest_command(out): # folder with raw results
+    "The command that left the newest raw result in folder `out`; None if there are none. Says who else did"
+    read = [o for o in map(read_json, Path(out).glob('*-seed*.json')) if _naming_key(o)]
+    read.sort(key=lambda o: o.get('environment', {}).get('date', ''))
+    found = [_named_by[_naming_key(o)] for o in read]
+    if others := set(found) - set(found[-1:]):
+        print(f"{out} also holds results of {first_few(sorted(others))}: "
+              "give each command a folder of its own (out=...)\n")
+    return found[-1] if found else None
 
 # %% ../../nbs/experiments/runner.ipynb #e35e1a29
 def _warm_up_note(res):
@@ -282,6 +312,13 @@ def first_to_last(dates): # as text, the year first
     "The only one of these dates, or the first and the last, as text"
     found = sorted(set(dates))
     return found[0] if len(found) == 1 else f'{found[0]} to {found[-1]}'
+
+def describe_origin(results): # raw results that share their images
+    "Images, devices, versions and days of results, as text"
+    data, envs = results[-1]['settings']['data'], [o['environment'] for o in results]
+    return (f"{data['copy']}, {data['n_train']} to train on and {data['n_valid']} to be scored on; "
+            f"{list_devices(results)}; torch {list_values(o['torch'] for o in envs)}; "
+            f"{first_to_last(o['date'][:10] for o in envs)}.")
 
 def describe_run(*results): # raw results that share their profile and images
     "Size, images, precision, devices, versions and time of one or several results, as text"

@@ -179,7 +179,7 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     with lock_dir(plan.out, wait=False):
         for n in sorted({1, seeds}): # every curve first, then the seeds
             for name in names: _search(plan, valid, name, n, retrain and n == 1, partial(print, flush=True))
-    print(write_sweep(plan.out))
+    print(fit_to_terminal(write_sweep(plan.out), drop=['runs']))
     return load_results(plan.out, contenders, 'contender')
 
 # %% ../../nbs/experiments/sweep.ipynb #1bf0ab9e
@@ -329,10 +329,7 @@ def sweep_report(results): # raw results, made with the same settings
 def write_sweep(out): # folder with raw results
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
     import matplotlib.pyplot as plt
-    out, results = Path(out), load_results(out, contenders, 'contender')
-    if not results:
-        raise FileNotFoundError(f"{out} holds no raw results: run `imagenette-train sweep` first")
-    results = keep_same_settings(results, 'contender')
+    out, results = Path(out), load_same_settings(out, contenders, 'contender')
     text = sweep_report(results)
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep_panels(results)
