@@ -13,6 +13,7 @@ __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_ou
 import json, re, statistics, time, warnings
 from collections import Counter
 from dataclasses import dataclass, asdict, replace
+from itertools import count
 from pathlib import Path
 from ..core.messages import *
 from ..core.io import *
@@ -217,14 +218,25 @@ def load_or_run(path, # JSON file of the result
                 settings, # what identifies it
                 make, # function that makes it, a dict
                 retrain=False): # make it again even if it is kept?
-    "The result in `path`, if it has these `settings`; else a new one, written there. And: was it kept?"
+    """The result in `path`, if it has these `settings`; else a new one, written there. And: was it kept?
+    A result of other settings is moved to the folder `replaced`, so that its training is not lost"""
     res = None if retrain else load_json_result(path, settings)
     if res is not None: return res, True
     if retrain: run_checkpoint(path).unlink(missing_ok=True)
     res = dict(settings=settings, environment=environment_info(settings['device']), **make())
+    if not retrain: _set_aside(Path(path))
     atomic_write_text(path, json.dumps({**res, 'checksum': content_hash(res)}, indent=1))
     run_checkpoint(path).unlink(missing_ok=True) # nothing is left to be lost
     return res, False
+
+def _set_aside(path):
+    "Move a result that is there, but not of use, out of the way"
+    if not path.is_file(): return
+    names = (path.parent/'replaced'/f'{path.stem}-{i}.json' for i in count())
+    there = next(p for p in names if not p.exists())
+    there.parent.mkdir(exist_ok=True)
+    path.rename(there)
+    print(f"{path} was of other settings, or not whole: it is {there} now")
 
 def run_checkpoint(path): # JSON file of a result
     "The checkpoint of the run that makes this result"
