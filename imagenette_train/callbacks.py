@@ -170,7 +170,7 @@ def validate(self:Learner,
              dl=None, # batches; None: the validation set
              cbs=None): # callbacks for this validation only
     "Evaluate the model: return validation loss and metrics in table order, without training or recording"
-    if dl is None and self.dls.valid is None: raise ValueError("no validation set: give validate(dl) batches")
+    self._check_valid(dl)
     with self.preserve_state(cbs):
         self._do_validate(dl)
         return self.recorder.compute()

@@ -302,6 +302,7 @@ def _warn_of_own_lr(learn):
     own = [h.get('lr') for h in learn.opt.hypers]
     learn.opt.set_hypers(lr=learn.lr)
     if own == [h.get('lr') for h in learn.opt.hypers]: return
+    if own == broadcast_to_groups(learn.lr, len(own)): return # before each group took its `lr_scale` of it
     warnings.warn(f"the optimizer was made with lr {first_few(own)}, and a fit that is given none sets the "
                   f"Learner's, {learn.lr}: give the one you want to either, a list for several groups",
                   stacklevel=5)
@@ -375,6 +376,15 @@ def _check_loader(dl, n_epoch):
                          "a list of it, or give an object whose __iter__ starts anew")
 
 # %% ../../nbs/core/learner_base.ipynb #f3ff35df
+def _check_valid(dls, dl):
+    "An error unless there is something to validate on, with the classes of the training"
+    if dl is None and dls.valid is None: raise ValueError("no validation set: give validate(dl) batches")
+    theirs, mine = (getattr(o, 'vocab', None) for o in (dl, dls))
+    if theirs and mine and [*theirs] != [*mine]:
+        raise ValueError(f"these batches have the classes {first_few(theirs)}, and the training has "
+                         f"{first_few(mine)}: dls.test_dl(files, with_labels=True) makes batches whose "
+                         "classes are numbered as in training")
+
 def _check_resume(learn):
     "An error if no callback knows where to resume"
     if not any(hasattr(type(cb), 'restore') for cb in learn.cbs):
@@ -397,6 +407,8 @@ def _tell_epoch(dl, epoch):
 # %% ../../nbs/core/learner_base.ipynb #ff3d0a65
 class _FitStart:
     "What is checked and set before a fit, and before the training part of an epoch"
+    def _check_valid(self, dl): _check_valid(self.dls, dl)
+
     def _prepare_fit(self, n_epoch, lr, wd, reset_opt, resume):
         "Check what `fit` was given, make the optimizer if there is none, and set its hypers"
         _check_fit(self, n_epoch)

@@ -127,11 +127,25 @@ def _to_scalars(v):
     return [to_scalar(o) for o in v.values()] if isinstance(v, Mapping) else [to_scalar(v)]
 
 # %% ../../nbs/core/metrics.ipynb #037334e0
+def _counted(loss_func, yb):
+    "Which of the class numbers `yb` the loss looks at, true or false for each; None: all of them"
+    ignored = ignored_index(loss_func)
+    if ignored is None or len(yb) != 1 or not isinstance(yb[0], torch.Tensor): return
+    counts = yb[0] != ignored
+    return None if counts.all() else counts
+
+def _mean_loss(learn):
+    "The loss of a batch, and the share of its targets that it is the mean of"
+    loss, counts = _at_least_float32(learn.loss.detach()), None
+    if loss_activation(learn.loss_func) == 'softmax': counts = _counted(learn.loss_func, learn.yb)
+    if counts is None: return loss, 1
+    share = counts.float().mean().item()
+    return (loss if share else torch.zeros_like(loss)), share # of none, the mean is not a number
+
 def _measure(m, loss_func, pred, *yb):
     "Metric `m` of a batch, and the share of targets that count: for classes, those that the loss looks at"
-    ignored, pixels = ignored_index(loss_func), len(yb) == 1 and getattr(yb[0], 'ndim', 0) > 1
-    if ignored is None or not pixels or not _is_class_metric(m): return m(pred, *yb), 1
-    counts = yb[0] != ignored
+    counts = _counted(loss_func, yb) if _is_class_metric(m) else None
+    if counts is None: return m(pred, *yb), 1
     if not counts.any(): return 0., 0
     single = pred.numel() == yb[0].numel() # one output, a logit
     pred = pred.reshape(yb[0].shape) if single else _classes_last(pred, yb[0])
@@ -156,7 +170,8 @@ class MetricAccumulator:
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
         if self.sums is None: self._move(learn)
-        vals, weights = [_at_least_float32(learn.loss.detach())*n], [n]
+        loss, share = _mean_loss(learn)
+        vals, weights = [torch.zeros_like(loss), loss*n*share], [n, n*share] # first how many items were seen
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
             else:
@@ -169,7 +184,7 @@ class MetricAccumulator:
     def compute(self):
         "Loss and metrics, in the order of `metric_names`; None where nothing was seen"
         if not self.weights or not self.weights[0]: return [None]*(1 + len(metric_names(self.metrics)))
-        means = iter([to_scalar(o/w) if w else math.nan for o,w in zip(self.sums, self.weights)])
+        means = iter([to_scalar(o/w) if w else math.nan for o,w in zip(self.sums[1:], self.weights[1:])])
         loss = next(means)
         found = [_to_scalars(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]
         return [loss, *(v for vs in found for v in vs)]

@@ -22,8 +22,8 @@ def results_dir(folder=None): # None: `results` here or in a folder above, else 
     "The folder with the raw results that belong to the notebooks"
     shipped = Path(imagenette_train.__file__).parent/'_results'
     tried = [*(p/'results' for p in _folders_above()), shipped] if folder is None else [Path(folder)]
-    for p in tried:
-        if p.is_dir(): return p
+    for p in tried: # another project's folder may have that name, too
+        if p.is_dir() and (folder is not None or any(p.glob('*/*-seed*.json'))): return p
     raise FileNotFoundError(f"there is no folder of results at {tried[0]} or above it: work in a clone of "
                             "the repository, or make them with `imagenette-train reproduce`")
 

@@ -48,8 +48,8 @@ ablations = dict(
     cutmix     = _add_cb('CutMix', 'CutMix(1.)', lambda: CutMix(1.)),
     ema        = _add_cb('averaged weights', 'EMA(0.99)', lambda: EMA(0.99)),
     clip       = _add_cb('clipped gradients', 'GradientClip(1.)', lambda: GradientClip(1.)),
-    accumulate = _add_cb('two batches to a step', 'GradientAccumulation(128)',
-                         lambda: GradientAccumulation(128)),
+    accumulate = Ablation('two batches to a step', 'learn.add_cbs(GradientAccumulation(2*bs))',
+                          lambda learn: learn.add_cbs(GradientAccumulation(2*learn.dls.train.bs))),
     nchw       = _add_cb('channels first', 'ChannelsLast(False)', lambda: ChannelsLast(False)),
     fused      = Ablation('fused optimizer', 'learn.opt_func = partial(Adam, fused=True)',
                           lambda learn: _set_opt(learn, partial(Adam, fused=True))),
@@ -58,7 +58,8 @@ ablations = dict(
 # %% ../../nbs/experiments/ablation.ipynb #750a118e
 def load_ablation(out): # folder that `run_ablation` wrote
     "The raw results in folder `out`, in the order of `ablations` and of the seeds"
-    return load_results(out, ablations, 'trick')
+    results = load_results(out, ablations, 'trick')
+    return keep_same_settings(results, 'trick') if results else []
 
 # %% ../../nbs/experiments/ablation.ipynb #11a7f29a
 def seconds_per_epoch(results, # of `run_ablation`
@@ -124,6 +125,7 @@ def ablation_table(results): # of `run_ablation`
 def why_no_time_ratio(results): # of `run_ablation`
     "Which tricks have no ratio of times, and why, in words; None if all have one"
     tried, said = _tried(results) - {'none'}, []
+    if 'none' not in _tried(results): return "Nothing was trained as it is (`none`) to compare with."
     for n,why in ((1, 'Trained with one seed, so that a ratio of times says nothing'),
                   (0, 'Trained on another day than what their times would be compared with')):
         found = [ablations[k].title for k in ablations if k in tried and len(time_ratios(results, k)) == n]
@@ -146,12 +148,12 @@ def _train_with(trick, plan, seed, file):
     fit = lambda learn, **kwargs: run_configs['adam'].fit(learn, plan.profile.n_epoch, **kwargs)
     return timed_fit(learn, fit, file)
 
-def _train_all(plan, retrain):
+def _train_all(plan):
     "The results of all trainings of `plan`, kept or made"
     for seed,name in plan.todo:
         file, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
         make = lambda: _train_with(ablations[name], plan, seed, run_checkpoint(file))
-        res, _ = load_or_run(file, settings, make, retrain)
+        res, _ = load_or_run(file, settings, make)
         acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
         print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
         yield res
@@ -163,7 +165,8 @@ def ablation_key(name, # of a trick
     "What identifies a result: with the same settings it need not be trained again"
     r = run_configs['adam']
     run = dict(run='adam', opt=r.opt, lr=r.lr, one_cycle=r.one_cycle, moms=r.moms)
-    return dict(run, **result_key(plan, seed), trick=name, call=ablations[name].call)
+    return dict(run, **result_key(plan, seed), trick=name,
+                call=ablations[name].call.replace('2*bs', str(2*plan.profile.bs)))
 
 # %% ../../nbs/experiments/ablation.ipynb #a3b689a6
 def write_ablation(out): # folder with raw results
@@ -185,7 +188,9 @@ def run_ablation(path=None, # folder of images; None: found as `find_imagenette`
                  n_epoch=None): # passes over the training set; None: as many as the profile says
     "Train with each trick and without, and print the table; an interrupted call resumes where it stopped"
     plan = ExperimentPlan(ablations, 'trick', names, profile, path, device, seeds, out, 'ablation-', n_epoch)
-    with lock_dir(plan.out, wait=False): done = list(_train_all(plan, retrain))
+    with lock_dir(plan.out, wait=False):
+        if retrain: begin_anew(plan.files())
+        done = list(_train_all(plan))
     table = write_ablation(plan.out)
     print(f"\n{fit_to_terminal(table, drop=['change'])}\n\nRaw results are in {plan.out}")
     return done

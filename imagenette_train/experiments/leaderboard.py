@@ -316,7 +316,7 @@ class Search:
         self.configs = {name: variant_config(name) for name in names}
         self.preset, self.device = presets[check_choice(preset, presets, 'preset')], default_device(device)
         self.seeds, self.hold_out, self.retrain = seeds, hold_out, retrain
-        self.out = Path(out or f'runs/{preset}-{self.device.type}')
+        self.out = Path(out or f'runs/{preset}-{self.device.type}').expanduser()
         check_output_dir(self.out)
         self.folder = find_imagenette(URLs.IMAGENETTE_320, path)
 
@@ -325,13 +325,22 @@ class Search:
         return dict(variant=name, recipe=_as_stored(self.configs[name]), race=asdict(self.preset), seed=seed,
                     choosing=self.hold_out, device=self.device.type, data=dataset_info(dls))
 
+    def file(self, name, seed): return self.out/f'{name}-seed{seed}.json'
+
+    def train_all(self):
+        "The results of all trainings, the first seed of every config first"
+        todo = [(name, seed) for seed in self.seeds for name in self.configs]
+        with lock_dir(self.out, wait=False):
+            if self.retrain: begin_anew([self.file(*o) for o in todo])
+            return [self.train(*o) for o in todo]
+
     def train(self, name, seed):
         "The result of one training, kept or made"
-        config, file = self.configs[name], self.out/f'{name}-seed{seed}.json'
+        config, file = self.configs[name], self.file(name, seed)
         dls = leaderboard_dls(config, self.preset, self.folder, self.hold_out, self.device)
         make = lambda: train_config(config, self.preset, dls, seed, file.with_suffix('.ckpt'),
                                     center_crops if self.hold_out else ())
-        res, kept = load_or_run(file, self.settings(name, seed, dls), make, self.retrain)
+        res, kept = load_or_run(file, self.settings(name, seed, dls), make)
         acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
         said = 'kept from before' if kept else spent
         print(f"seed {seed}, {variants[name][0]}: accuracy {acc:.4f}, {said}", flush=True)
@@ -350,8 +359,7 @@ def run_leaderboard(path=None, # folder of images; None: found as `find_imagenet
     "Train the chosen config for the leaderboard's rules and print the table; resumes where it stopped"
     names = list(names or [best_variant])
     search = Search(names, preset, range(check_seeds(seeds)), False, path, device, out, retrain)
-    with lock_dir(search.out, wait=False):
-        res = [search.train(name, seed) for name in search.configs for seed in search.seeds]
+    res = search.train_all()
     print(f'\n{fit_to_terminal(write_leaderboard(search.out))}\n\nRaw results are in {search.out}')
     return res
 
@@ -366,8 +374,7 @@ def run_search(path=None, # folder of images; None: found as `find_imagenette` s
     "Train variants on nine tenths of the training images and print what each is worth on the rest"
     seeds = range(100, 100 + check_seeds(seeds))
     search = Search(list(names or variants), preset, seeds, True, path, device, out, retrain)
-    with lock_dir(search.out, wait=False):
-        res = [search.train(name, seed) for seed in search.seeds for name in search.configs]
+    res = search.train_all()
     print(f'\n{fit_to_terminal(write_leaderboard(search.out))}\n\nRaw results are in {search.out}')
     return res
 

@@ -153,7 +153,7 @@ def _fingerprint(out, results):
 def write_report(out): # folder with raw results
     "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
     import matplotlib.pyplot as plt
-    out, results = Path(out), load_same_settings(out, run_configs, 'run')
+    out, results = Path(out).expanduser(), load_same_settings(out, run_configs, 'run')
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
     atomic_write_text(out/'tables.md', _tables_text(results, both))
     for name,fig in _figures(out, results).items():
@@ -165,7 +165,7 @@ def write_report(out): # folder with raw results
 def stale_files(out): # folder that `write_report` wrote to
     "The names of tables and figures in folder `out` that are not those of its raw results"
     from PIL import Image
-    out = Path(out)
+    out = Path(out).expanduser()
     results = load_same_settings(out, run_configs, 'run')
     tables, made_of = _tables_text(results, compare_table(results)), _fingerprint(out, results)
     wrong = [] if (out/'tables.md').read_text(encoding='utf-8') == tables else ['tables.md']
@@ -180,14 +180,14 @@ def show_results(out, # folder with raw results
                  book=False): # beside the book's accuracies?
     "Show how the raw results in folder `out` were made, and their comparison as a table; gives the results"
     from IPython.display import Markdown, display
-    results = load_results(Path(out), chapter_runs if names is None else names, 'run')
+    results = load_same_settings(out, chapter_runs if names is None else names, 'run')
     print(describe_run(*results))
     display(Markdown(compare_table(results, book)))
     return results
 
 def show_lr_find(out): # folder with raw results
     "Draw what the learning rate finder left in folder `out`; gives what it suggests"
-    found = _load_lr_find(Path(out))
+    found = _load_lr_find(Path(out).expanduser())
     suggested = SuggestedLRs(**found['suggestion'])
     plot_lr_find(found['lrs'], found['losses'], suggested)
     return suggested
@@ -231,12 +231,12 @@ def _lr_find_batches(plan):
     return min(100, 2*plan.profile.n_epoch*n_batches(plan.dls.train))
 
 # %% ../../nbs/experiments/reproduce.ipynb #c26e37ac
-def _lr_find_once(plan, retrain):
+def _lr_find_once(plan):
     "`run_lr_find`, unless its result is kept"
     settings = result_key(plan, 0)
     del settings['seed']
     make = lambda: run_lr_find(plan.profile, plan.dls, 0, _lr_find_batches(plan))
-    found, _ = load_or_run(plan.out/'lr_find.json', settings, make, retrain)
+    found, _ = load_or_run(plan.out/'lr_find.json', settings, make)
     suggested = SuggestedLRs(**found['suggestion'])
     print(f"lr_find with SGD suggests {suggested};\nthe chapter printed lr_min=0.0174, lr_steep=3.02e-07\n")
 
@@ -280,14 +280,14 @@ def _print_kept(res):
     print(f"kept from {res['environment']['date']}", *map(format_plain_row, rows), sep='\n')
 
 # %% ../../nbs/experiments/reproduce.ipynb #61f06c62
-def _missing(plan, retrain):
+def _missing(plan):
     "The pairs of a seed and a name whose results are not kept"
     kept = lambda seed, name: load_json_result(plan.out/f'{name}-seed{seed}.json', run_key(name, plan, seed))
-    return [o for o in plan.todo if retrain or kept(*o) is None]
+    return [o for o in plan.todo if kept(*o) is None]
 
-def _train_each(plan, retrain):
+def _train_each(plan):
     "Train what is not kept, say what is going on, and give all results"
-    missing, spent, n = _missing(plan, retrain), [], len(plan.todo)
+    missing, spent, n = _missing(plan), [], len(plan.todo)
     estimate = _announce(plan, missing)
     for i,(seed,name) in enumerate(plan.todo):
         run, path = run_configs[name], plan.out/f'{name}-seed{seed}.json'
@@ -296,14 +296,14 @@ def _train_each(plan, retrain):
         said = f', about {format_time(left)} left' if still else ''
         print(f"[{i+1}/{n}] {run.title}, seed {seed}{said}\n{run.opt}\n{run.call}")
         make = lambda: train_run(run, plan.profile, plan.dls, seed, run_checkpoint(path))
-        res, kept = load_or_run(path, run_key(name, plan, seed), make, retrain)
+        res, kept = load_or_run(path, run_key(name, plan, seed), make)
         if kept: _print_kept(res)
         else: spent.append(res['seconds'])
         if 'warm_up' in res:
             secs = sum(o['seconds'] for o in res['epochs'])
             print(f"{secs:.2f} s, warmed up for {res['warm_up']:.2f} s before")
         print()
-        if name == 'sgd' and seed == 0: _lr_find_once(plan, retrain)
+        if name == 'sgd' and seed == 0: _lr_find_once(plan)
         yield res
 
 # %% ../../nbs/experiments/reproduce.ipynb #dc519159
@@ -326,7 +326,9 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
     p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} images\non {device_name(plan.device)}\n")
-    with lock_dir(plan.out, wait=False): done = list(_train_each(plan, retrain))
+    with lock_dir(plan.out, wait=False):
+        if retrain: begin_anew([*plan.files(), *[plan.out/'lr_find.json']*((0, 'sgd') in plan.todo)])
+        done = list(_train_each(plan))
     table = fit_to_terminal(write_report(plan.out), drop=('call', 'seeds'))
     print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the figures are in\n"
           f"{plan.out}{note}")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice', 'check_output_dir',
            'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
-           'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'run_checkpoint', 'load_results',
+           'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'begin_anew', 'run_checkpoint', 'load_results',
            'keep_same_settings', 'load_same_settings', 'newest_command', 'list_values', 'list_devices', 'first_to_last',
            'describe_origin', 'describe_run']
 
@@ -88,7 +88,7 @@ def check_choice(name, known, what): # a name, the names there are, and what the
 # %% ../../nbs/experiments/runner.ipynb #0a1d0b96
 def check_output_dir(out): # folder for results
     "An error unless results can be kept in folder `out`, and those that are there can be read"
-    out = Path(out)
+    out = Path(out).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with temp_dir_beside(out/'results'): pass
@@ -140,10 +140,14 @@ class ExperimentPlan:
         names = [check_choice(o, known, what) for o in (known if names is None else names)]
         check_seeds(seeds)
         self.todo = [(seed, name) for seed in range(seeds) for name in names]
-        self.out = Path(out or f'runs/{prefix}{self.profile.name}-{self.device.type}')
+        self.out = Path(out or f'runs/{prefix}{self.profile.name}-{self.device.type}').expanduser()
         check_output_dir(self.out)
         self.folder = find_imagenette(path=path)
         self.dls = profile_data(self.profile, self.folder, self.device)
+
+    def files(self):
+        "The files of all results, there or not"
+        return [self.out/f'{name}-seed{seed}.json' for seed,name in self.todo]
 
 # %% ../../nbs/experiments/runner.ipynb #858efa69
 def history_rows(rec): # the `Recorder` of a Learner with the one metric accuracy
@@ -224,20 +228,27 @@ def load_or_run(path, # JSON file of the result
     if res is not None: return res, True
     if retrain: run_checkpoint(path).unlink(missing_ok=True)
     res = dict(settings=settings, environment=environment_info(settings['device']), **make())
-    if not retrain: _set_aside(Path(path))
+    if load_json_result(path, settings) is None and (there := _set_aside(Path(path))):
+        print(f"{path} was of other settings, or not whole: it is {there} now")
     atomic_write_text(path, json.dumps({**res, 'checksum': content_hash(res)}, indent=1))
     run_checkpoint(path).unlink(missing_ok=True) # nothing is left to be lost
     return res, False
 
 def _set_aside(path):
-    "Move a result that is there, but not of use, out of the way"
+    "Where file `path` is now: moved to the folder `replaced` beside it; None if it was not there"
     if not path.is_file(): return
     names = (path.parent/'replaced'/f'{path.stem}-{i}.json' for i in count())
     there = next(p for p in names if not p.exists())
     there.parent.mkdir(exist_ok=True)
-    path.rename(there)
-    print(f"{path} was of other settings, or not whole: it is {there} now")
+    return path.rename(there)
 
+def begin_anew(files): # JSON files of results, there or not
+    "Move results that shall be made again to the folder `replaced`; an interrupted training is forgotten"
+    for p in files: run_checkpoint(p).unlink(missing_ok=True)
+    if moved := [p for p in map(_set_aside, files) if p]:
+        print(f"To be trained again: {pluralize(len(moved), 'result')}, now in {moved[0].parent}\n")
+
+# %% ../../nbs/experiments/runner.ipynb #bf897cf9
 def run_checkpoint(path): # JSON file of a result
     "The checkpoint of the run that makes this result"
     return Path(path).with_suffix('.ckpt')
@@ -257,11 +268,15 @@ def _naming_key(res):
     settings = res.get('settings') if isinstance(res, dict) else None
     return next((k for k in _named_by if k in settings), None) if isinstance(settings, dict) else None
 
+def _result_files(out):
+    "The files in folder `out` that are named as results are; a copy, `adam-seed0 (1).json`, is not"
+    return [p for p in Path(out).expanduser().glob('*-seed*.json') if p.stem.rpartition('-seed')[2].isdigit()]
+
 def load_results(out, # folder with raw results
                  known, # names, in the order of the table
                  key): # which of the settings is such a name
     "The raw results in folder `out`, in the order of `known` and of the seeds; other files are passed over"
-    files = {p: read_json(p) for p in Path(out).glob('*-seed*.json')}
+    files = {p: read_json(p) for p in _result_files(out)}
     def is_ours(o): return _naming_key(o) == key and o['settings'][key] in known
     found = [_check_whole(o, p) for p,o in files.items() if is_ours(o)]
     return sorted(found, key=lambda o: (list(known).index(o['settings'][key]), o['settings']['seed']))
@@ -283,6 +298,7 @@ def keep_same_settings(results, # raw results
               "Give each profile and each set of images a folder of its own (out=...)\n")
     return [o for o in results if _shared_settings(o) == newest]
 
+# %% ../../nbs/experiments/runner.ipynb #3b16d5ef
 def load_same_settings(out, # folder with raw results
                        known, # names, in the order of the table
                        key): # which of the settings is such a name
@@ -293,7 +309,7 @@ def load_same_settings(out, # folder with raw results
 
 def newest_command(out): # folder with raw results
     "The command that left the newest raw result in folder `out`; None if there are none. Says who else did"
-    read = [o for o in map(read_json, Path(out).glob('*-seed*.json')) if _naming_key(o)]
+    read = [o for o in map(read_json, _result_files(out)) if _naming_key(o)]
     read.sort(key=lambda o: o.get('environment', {}).get('date', ''))
     found = [_named_by[_naming_key(o)] for o in read]
     if others := set(found) - set(found[-1:]):
@@ -332,6 +348,7 @@ def describe_origin(results): # raw results that share their images
             f"{list_devices(results)}; torch {list_values(o['torch'] for o in envs)}; "
             f"{first_to_last(o['date'][:10] for o in envs)}.")
 
+# %% ../../nbs/experiments/runner.ipynb #5b110008
 def describe_run(*results): # raw results that share their profile and images
     "Size, images, precision, devices, versions and time of one or several results, as text"
     first, envs = results[0], [o['environment'] for o in results]

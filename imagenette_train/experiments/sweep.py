@@ -152,14 +152,14 @@ def held_out_accuracy(res, # a raw result
     return chance if res['diverged'] else res['epochs'][-1]['accuracy']
 
 # %% ../../nbs/experiments/sweep.ipynb #83a76955
-def _search(plan, valid, name, seeds, retrain, log):
+def _search(plan, valid, name, seeds, log):
     "Train what contender `name` still needs to have `seeds` seeds; says what is new"
     c, accs = contenders[name], {}
     while todo := next_runs(accs, c.start, c.book, seeds):
         for k,seed in todo:
             lr, path = grid_lr(k), plan.out/f'{name}-lr{grid_lr(k):g}-seed{seed}.json'
             make = lambda: train_contender(c, lr, plan.profile, plan.dls, valid, seed, run_checkpoint(path))
-            res, kept = load_or_run(path, sweep_key(name, k, plan, seed), make, retrain)
+            res, kept = load_or_run(path, sweep_key(name, k, plan, seed), make)
             accs.setdefault(k, {})[seed] = acc = held_out_accuracy(res)
             if not kept: log(f"{c.title}, lr {lr:g}, seed {seed}: {acc:.3f} ({format_time(res['seconds'])})")
 
@@ -177,8 +177,9 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     valid, plan.dls = plan.dls.valid, hold_out_dls(plan.dls, plan.profile.hold_out or 10)
     names = list(dict.fromkeys(name for _,name in plan.todo))
     with lock_dir(plan.out, wait=False):
+        if retrain: begin_anew([p for name in names for p in plan.out.glob(f'{name}-lr*-seed*.json')])
         for n in sorted({1, seeds}): # every curve first, then the seeds
-            for name in names: _search(plan, valid, name, n, retrain and n == 1, partial(print, flush=True))
+            for name in names: _search(plan, valid, name, n, partial(print, flush=True))
     print(fit_to_terminal(write_sweep(plan.out), drop=['runs']))
     return load_results(plan.out, contenders, 'contender')
 
@@ -195,9 +196,10 @@ def mean_curve(results): # raw results of one contender
     return {lr: statistics.mean(accs[lr]) for lr in sorted(accs)}
 
 def unfinished(results, # raw results of `sweep`
-               seeds=3): # as for `next_runs`
+               seeds=None): # as for `next_runs`; None: the most that one of them has at a rate
     "The titles of the contenders whose search has not ended, or not begun"
     found, left = by_contender(results), []
+    if seeds is None: seeds = 1 + max((o['settings']['seed'] for o in results), default=0)
     for name,c in contenders.items():
         accs = {}
         for o in found.get(name, ()):
@@ -231,7 +233,8 @@ def _sweep_row(name, results, first):
     c, curve, accs = contenders[name], mean_curve(results), accuracies_at(results)
     good, (gap, error) = good_lrs(curve), mean_difference(accs, first)
     behind = '' if accs == first else f'{gap:.3f}' + ('' if error is None else f' ± {error:.3f}')
-    at_book = '' if c.book is None else format_mean_std(accuracies_at(results, grid_lr(c.book)))
+    book = [] if c.book is None else accuracies_at(results, grid_lr(c.book)) # its turn may be still to come
+    at_book = format_mean_std(book) if book else ''
     return [c.title, f'{max(curve, key=curve.get):g}', f'{min(good):g} to {max(good):g}', len(results),
             len(accs), format_mean_std(accs), behind, at_book]
 
@@ -302,7 +305,7 @@ def plot_sweep_panels(results): # raw results of `sweep`
 # %% ../../nbs/experiments/sweep.ipynb #09f13a91
 def load_sweep(out): # folder with raw results
     "The results in folder `out` of the contenders whose search has ended"
-    results = load_results(Path(out), contenders, 'contender')
+    results = load_same_settings(out, contenders, 'contender')
     left = unfinished(results)
     return [o for o in results if contenders[o['settings']['contender']].title not in left]
 
@@ -312,6 +315,7 @@ def show_sweep(out, # folder with raw results
     from IPython.display import Markdown, display
     results = load_sweep(out)
     shown = results if names is None else [o for o in results if o['settings']['contender'] in names]
+    if not shown: raise ValueError(f"{out}: no search has ended; `imagenette-train tables` shows the rest")
     display(Markdown(sweep_table(shown)))
     return results
 
@@ -323,13 +327,17 @@ def sweep_report(results): # raw results, made with the same settings
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
             f"accuracy by up to {chance:.3f} (one standard deviation); `accuracy` is that on the validation "
             "set, mean ± standard deviation over the seeds; `to the first` has its standard error.")
-    open_ = [f"The search has not ended for: {'; '.join(left)}."] if (left := unfinished(results)) else []
+    begun = [contenders[name].title for name in by_contender(results)]
+    left = [o for o in unfinished(results) if o in begun]
+    open_ = [f"The search has not ended for: {'; '.join(left)}."] if left else []
+    none = [c.title for c in contenders.values() if c.title not in begun]
+    if none: open_.append(f"No results yet: {'; '.join(none)}.")
     return '\n\n'.join([*note, describe_run(*results), sweep_table(results), said, *open_])
 
 def write_sweep(out): # folder with raw results
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
     import matplotlib.pyplot as plt
-    out, results = Path(out), load_same_settings(out, contenders, 'contender')
+    out, results = Path(out).expanduser(), load_same_settings(out, contenders, 'contender')
     text = sweep_report(results)
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep_panels(results)

@@ -175,7 +175,7 @@ class Distributed(_DividedTraining):
 
     def after_validate(self):
         if not self.divided: return
-        valid, n = self.recorder._valid, 1 + sum(not is_stateful_metric(m) for m in self.metrics)
+        valid, n = self.recorder._valid, 2 + sum(not is_stateful_metric(m) for m in self.metrics)
         dtype = torch.float32 if self.device.type == 'mps' else torch.float64
         sums = [*(valid.weights or [0.]*n), *(valid.sums or [0.]*n)]
         sums = torch.tensor(sums, device=self.device, dtype=dtype)

@@ -6,7 +6,7 @@
 __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', 'ReduceLROnPlateau']
 
 # %% ../../nbs/training/early_stopping.ipynb #a33fdbef
-import math, re, warnings
+import math, re, warnings, weakref
 from pathlib import Path
 from ..core.messages import *
 from ..core.batches import *
@@ -30,7 +30,9 @@ def metric_mode(monitor): # a column of the table
     "Is lower or higher better for a metric of that name: 'min' or 'max'? None if the name does not say"
     apart = '(?<=[a-z0-9])(?=[A-Z][a-z0-9])|(?<=[a-z])(?=[A-Z]{2})|(?<=[A-Z])(?=[A-Z][a-z])' # ValIoU: val iou
     words = re.findall('[a-z]+[0-9]*', re.sub(apart, '_', monitor).lower())
-    return next(filter(None, map(_mode_of_word, reversed(words))), None) # a dice_loss is a loss
+    said = [*filter(None, map(_mode_of_word, words))]
+    if said[-1:] == ['max'] and 'min' in said: return None # loss_dice: a loss, or a score?
+    return said[-1] if said else None # a dice_loss is a loss
 
 # %% ../../nbs/training/early_stopping.ipynb #4c7031e6
 class TrackerCallback(Callback):
@@ -88,6 +90,7 @@ class EarlyStopping(TrackerCallback):
 class SaveBestModel(TrackerCallback):
     "Writes `Learner.save`'s checkpoint when `monitor` has improved; a later fit must do better still"
     free_on_resume = ('file',) # when a training is resumed
+    _of = None # the Learner whose best it knows, as a weak reference
     def __init__(self,
                  file='best.pth', # where to
                  monitor='valid_loss', mode=None, min_delta=0., # as in `TrackerCallback`
@@ -95,9 +98,13 @@ class SaveBestModel(TrackerCallback):
         super().__init__(monitor, mode, min_delta)
         self.file, self.load_at_end = Path(file), load_at_end
     def begin_fit(self):
-        best = self.best
+        best = self.best if self._of is not None and self._of() is self.learn else None
         super().begin_fit()
-        self.best = best
+        others = [cb for cb in self.cbs if isinstance(cb, SaveBestModel) and cb is not self]
+        if self.file.resolve() in [cb.file.resolve() for cb in others]:
+            raise ValueError(f"two of {self.name} write to {self.file}: give each a file of its own")
+        self.best, self._of = best, weakref.ref(self.learn)
+    def __getstate__(self): return {**vars(self), '_of': None}
     def after_epoch(self):
         super().after_epoch()
         if self.is_best: self.learn.save(self.file)

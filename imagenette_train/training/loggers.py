@@ -6,7 +6,7 @@
 __all__ = ['CSVLogger', 'TensorBoardLogger', 'LogCallback', 'TrainMetrics']
 
 # %% ../../nbs/training/loggers.ipynb #b0ddf911
-import csv
+import csv, warnings
 from pathlib import Path
 import torch
 from fastcore.basics import patch
@@ -160,9 +160,9 @@ class _TrainMetric:
 class _MetricSums:
     "The sums of the metrics `ms`, as a checkpoint wants them: with a `state_dict`"
     def __init__(self, ms): self.ms = ms
-    def state_dict(self): return {m.name: dict(total=m.total, n=m.n) for m in self.ms}
-    def load_state_dict(self, sd):
-        for m in self.ms: vars(m).update(sd[m.name])
+    def state_dict(self): return {str(i): dict(total=m.total, n=m.n) for i,m in enumerate(self.ms)}
+    def load_state_dict(self, sd): # earlier files go by names, of which two may be the same
+        for i,m in enumerate(self.ms): vars(m).update(sd[str(i) if str(i) in sd else m.name])
 
 # %% ../../nbs/training/loggers.ipynb #bccd1498
 class TrainMetrics(Callback):
@@ -170,6 +170,9 @@ class TrainMetrics(Callback):
     run_before, run_valid, run_outside_fit, order = Recorder, False, False, -5
     def begin_fit(self):
         self._mine = [_TrainMetric(m) for m in self.metrics if not is_stateful_metric(m)]
+        if left := [metric_name(m) for m in self.metrics if is_stateful_metric(m)]:
+            warnings.warn(f"TrainMetrics measures with functions: there is no column for {first_few(left)}, "
+                          "which keeps sums of its own")
         self.sums = _MetricSums(self._mine)
         self.learn.metrics = [*self.metrics, *self._mine]
     def begin_train(self):

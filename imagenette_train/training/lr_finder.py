@@ -29,12 +29,14 @@ class LRFinder(ParamScheduler):
         self.progress_label = 'lr_find', num_it
         super().__init__({})
     def begin_fit(self): self.lr_losses, self.found, self.best = [], [], float('inf')
-    def begin_batch(self): self.opt.set_hyper('lr', self.sched(self.train_iter/max(1, self.num_it-1)))
+    def begin_batch(self):
+        self.rate = self.sched(self.train_iter/max(1, self.num_it-1)) # a group's `lr_scale` is applied to it
+        self.opt.set_hyper('lr', self.rate)
     def after_batch(self):
         if self.loss is None: return
         loss = float(self.smooth_loss)
         if not math.isfinite(loss): raise CancelFitException
-        self.found.append(self.opt.hypers[-1]['lr']); self.lr_losses.append(loss)
+        self.found.append(self.rate); self.lr_losses.append(loss)
         self.best = min(self.best, loss)
         if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it:
             raise CancelFitException

@@ -127,6 +127,8 @@ class MixedPrecision(_Autocast):
         if not self.step_allowed:
             self.skipped += 1
             self.opt.zero_grad(set_to_none=True)
+            # this batch has not trained: what is not finite would stay in the smoothed loss for good
+            if not self.loss.isfinite(): self.learn.loss = None
             raise CancelBatchException
 
     def _allow_step(self): self.step_allowed = True

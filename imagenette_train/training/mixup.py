@@ -70,3 +70,13 @@ class CutMix(_Mix):
         if x.ndim == 4: return mix(x, y)
         raise ValueError(f"CutMix cuts rectangles out of images (n, channels, height, width), and this input "
                          f"has the shape {tuple(x.shape)}: MixUp mixes it")
+
+    def _mix_numbers(self, x, y):
+        "A target for each pixel gets the same rectangle as its image; others are mixed by its share"
+        if y.ndim < 3: return super()._mix_numbers(x, y)
+        if x.ndim != 4 or y.shape[-2:] != x.shape[-2:]:
+            raise ValueError(f"CutMix pastes the same rectangle into images and targets, and those of shape "
+                             f"{tuple(x.shape)} and {tuple(y.shape)} have other pixels: MixUp mixes them")
+        both = torch.cat([x, y.reshape(len(y), -1, *y.shape[-2:]).to(x.dtype)], 1)
+        both, _ = super()._mix_numbers(both, torch.zeros(len(y), device=y.device))
+        return both[:,:x.shape[1]], both[:,x.shape[1]:].to(y.dtype).view_as(y)

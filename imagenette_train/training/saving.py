@@ -6,6 +6,7 @@
 __all__ = ['check_state_dict_shapes', 'concat_batches']
 
 # %% ../../nbs/training/saving.ipynb #d916249e
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 import torch
@@ -48,17 +49,36 @@ def _check_extra_state(sd):
                         "get_extra_state must give numbers, text, tensors, or lists and dicts of them")
 
 # %% ../../nbs/training/saving.ipynb #e882dc3f
+def _vocab(dls):
+    "The names of the classes, if `dls` has them; a list of text"
+    return [*map(str, getattr(dls, 'vocab', None) or ())]
+
+def _loss_state(loss_func):
+    "What a loss has to remember: of one that trains along, its parameters"
+    return loss_func.state_dict() if isinstance(loss_func, torch.nn.Module) else {}
+
+@patch
+def _hypers_after_fit(self:Learner, sd):
+    "Put into an optimizer's state `sd` what a schedule, or `fit(wd=...)`, has changed for this fit alone"
+    for cb in self.cbs:
+        for k,vs in getattr(cb, '_before', {}).items():
+            for h,v in zip(sd['hypers'], vs): h[k] = v
+    for h,v in zip(sd['hypers'], self._own_wd or ()): h.update({} if v is None else dict(wd=v))
+
+# %% ../../nbs/training/saving.ipynb #e882dc40
 @patch
 def save(self:Learner,
          file, # path of the checkpoint, or an open binary file
          with_opt=True): # the optimizer's state, too?
-    "Write model and optimizer to `file`, atomically"
+    "Write model and optimizer to `file`, atomically; a loss that trains and the classes' names, too"
     if not is_main_process(): return
     with self.eval_weights():
         opt = self.opt.state_dict() if with_opt and self.opt is not None else None
-        model = self.model.state_dict()
-        _check_extra_state(model)
-        atomic_save(dict(model=model, opt=opt), file)
+        if opt is not None and self.fitting: self._hypers_after_fit(opt)
+        parts = dict(model=self.model.state_dict(), loss=_loss_state(self.loss_func))
+        for sd in parts.values(): _check_extra_state(sd)
+        more = dict(loss=parts['loss'], vocab=_vocab(self.dls))
+        atomic_save(dict(model=parts['model'], opt=opt, **{k: v for k,v in more.items() if v}), file)
 
 # %% ../../nbs/training/saving.ipynb #1909728c
 def _read_safetensors(file):
@@ -72,7 +92,7 @@ def _read(file, device):
     "What `Learner.save` wrote; or plain weights, with no optimizer"
     if str(file).endswith('.safetensors'): return dict(model=_read_safetensors(file), opt=None)
     sd = safe_load(file, device)
-    if isinstance(sd, dict) and set(sd) == {'model', 'opt'}: return sd
+    if isinstance(sd, dict) and {'model', 'opt'} <= set(sd) <= {'model', 'opt', 'loss', 'vocab'}: return sd
     if isinstance(sd, dict) and any(isinstance(v, torch.Tensor) for v in sd.values()):
         return dict(model=sd, opt=None) # what `torch.save(model.state_dict())` wrote
     has = f"the entries {first_few(map(repr, sd), 6)}" if isinstance(sd, dict) else a_type(sd)
@@ -88,6 +108,16 @@ def _load_opt(self:Learner, sd, file):
     self.opt = opt
 
 # %% ../../nbs/training/saving.ipynb #89b5f78f
+def _warn_of_difference(learn, sd, has_loss, file):
+    "A warning if what `file` holds was trained with other classes, or is without the loss's parameters"
+    theirs, mine = sd.get('vocab'), _vocab(learn.dls)
+    if theirs and mine and theirs != mine:
+        warnings.warn(f"{file} was trained to tell {first_few(theirs)}, in this order, and these DataLoaders "
+                      f"have {first_few(mine)}: its outputs go by other names here", stacklevel=3)
+    if has_loss and 'loss' not in sd:
+        warnings.warn(f"{file} holds nothing of the loss, whose parameters stay as they are", stacklevel=3)
+
+# %% ../../nbs/training/saving.ipynb #89b5f790
 @patch
 def load(self:Learner,
          file, # path, or open binary file, that `save` wrote; or weights alone: a state dict, or .safetensors
@@ -95,10 +125,16 @@ def load(self:Learner,
     "Load model and optimizer from `file`; changes nothing if they do not fit, and executes no code"
     sd = _read(file, self.device)
     check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
+    with_opt, loss = with_opt and sd['opt'] is not None, _loss_state(self.loss_func)
+    if 'loss' in sd: check_state_dict_shapes(loss, sd['loss'], f'the loss in {file}')
     with self._take_whole(file):
-        if with_opt and sd['opt'] is not None: self._load_opt(sd['opt'], file)
+        if with_opt: self._load_opt(sd['opt'], file)
         self.model.load_state_dict(sd['model'])
-    for cb in self.cbs: getattr(cb, 'after_load', lambda: None)() # an average starts from here
+        if 'loss' in sd: self.loss_func.load_state_dict(sd['loss'])
+    _warn_of_difference(self, sd, bool(loss), file)
+    for cb in self.cbs: # an average starts from here
+        getattr(cb, 'after_load', lambda: None)()
+        if not with_opt: getattr(cb, '_weights_loaded_alone', lambda: None)()
     return self
 
 # %% ../../nbs/training/saving.ipynb #4f9a452c

@@ -15,6 +15,7 @@ from fastcore.meta import delegates
 from ..core.messages import *
 from ..core.batches import *
 from ..core.events import *
+from ..core.hypers import _in_our_names
 from ..callbacks import *
 
 # %% ../../nbs/training/schedule.ipynb #e49db765
@@ -96,6 +97,7 @@ class ParamScheduler(Callback):
     def __init__(self, scheds):
         self.scheds, self.hps = scheds, {}
     def begin_fit(self):
+        self.scheds = _in_our_names(self.scheds, self.opt.hyper_names()) # PyTorch's are understood, too
         self._check()
         self.hps = {k: [] for k in self.scheds}
         self._before = {k: [h[k] for h in self.opt.hypers] for k in self.scheds if k in self.opt.hypers[0]}

@@ -6,6 +6,7 @@
 __all__ = ['SwapWeights', 'EMA', 'ScheduleFreeEval', 'SWA']
 
 # %% ../../nbs/training/weight_averaging.ipynb #64f337ad
+import warnings
 from contextlib import contextmanager
 import torch
 from torch import nn
@@ -50,6 +51,14 @@ def _params_and_buffers(model): # any module
     "Parameters and buffers of `model`, each once, also those that are shared"
     return [*model.parameters(), *dict.fromkeys(model.buffers())]
 
+def _warn_if_coarse(model, decay):
+    "A warning if the weights of `model` are in a precision in which an average of them would stand still"
+    trained = [w for w in model.parameters() if w.requires_grad]
+    coarse = {str(w.dtype) for w in trained if 1-decay < torch.finfo(w.dtype).eps*4}
+    if coarse:
+        warnings.warn(f"EMA({decay}) averages in the weights' precision, {first_few(sorted(coarse))}, where "
+                      "such small steps round to nothing: keep weights in float32, as to_bf16() does")
+
 def _average_buffer(a, b, weight):
     "Average `a` of what is not trained, a step towards `b`; what is infinite or whole is as in `b`"
     if not (b.is_floating_point() or b.is_complex()): return b
@@ -66,8 +75,10 @@ class EMA(SwapWeights):
 
     def begin_fit(self):
         self.n, self.inside = 0, False
+        _warn_if_coarse(self.model, self.decay)
         self.average = [w.detach().clone() for w in _params_and_buffers(self.model)]
-    after_load = begin_fit # from there it starts anew
+    def after_load(self): # in a fit it starts anew from there; outside of one there is no average
+        if self.average is not None: self.begin_fit()
     def reset(self): self.average = None
 
     @torch.no_grad()
@@ -99,6 +110,9 @@ class ScheduleFreeEval(SwapWeights):
     def begin_fit(self): self.inside, self._undo = False, None
     def reset(self): self._undo = None # the optimizer, too, starts from the average
     after_load = begin_fit
+    def _weights_loaded_alone(self): # the optimizer begins there, too
+        for p,_,state,_ in () if self.opt is None else self.opt.all_params():
+            if 'z' in state: state['z'].copy_(p.data)
 
 # %% ../../nbs/training/weight_averaging.ipynb #d2c468e4
 class _TrainsNorms(Callback):

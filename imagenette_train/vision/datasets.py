@@ -7,7 +7,7 @@ __all__ = ['split_names', 'stratified_split', 'SplitImages', 'ImageTargets', 'im
            'verify_images', 'class_weights']
 
 # %% ../../nbs/vision/datasets.ipynb #99c07b46
-import csv, os, random, warnings
+import csv, math, os, random, warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +55,7 @@ class SplitImages(ImagenetteFolder):
         self.path, self.found, self.source = Path(path), found, source
         self._check_classes()
         self.classes = sorted(found['train'])
+        if len(self.classes) < 2: raise ValueError(f"{path}: {self.classes[0]} is the only class")
 
     def _file(self, split, c, name): return self.path/name
 
@@ -67,6 +68,9 @@ def _read_mask(file):
     "The class numbers of mask `file`, uint8 (height, width)"
     from PIL import Image, ImageOps
     with Image.open(file) as im:
+        if im.format == 'JPEG':
+            raise ValueError(f"the mask {file} is a JPEG, which alters values, and these are class numbers: "
+                             "write masks as PNG, BMP, TIFF or GIF")
         if im.mode in ('1', 'L', 'P'): return np.array(ImageOps.exif_transpose(im) or im, dtype=np.uint8)
         what = f"{'more than 8 bits a pixel' if im.mode[0] in 'IF' else 'colours'} (mode {im.mode})"
         raise ValueError(f"the mask {file} has {what}: a mask is a grey or palette image of 8 bits, whose "
@@ -115,7 +119,8 @@ class ImageTargets(ImagenetteFolder):
         return pics
 
 # %% ../../nbs/vision/datasets.ipynb #a2dfc556
-_val_names = ('val', 'valid', 'validation')
+_train_names, _val_names = ('train', 'training'), ('val', 'valid', 'validation')
+_test_names = ('test', 'testing')
 
 def _subfolders(path):
     "The folders in `path` by name, in order"
@@ -123,9 +128,12 @@ def _subfolders(path):
 
 def _split_folders(path):
     "`{'train': folder}`, and 'val' if it is there; without them `path` is for training"
-    there = _subfolders(path)
-    val = [there[n] for n in _val_names if n in there][:1]
-    return dict(zip(('train', 'val'), [there['train'], *val])) if 'train' in there else {'train': path}
+    there = {name.lower(): d for name,d in _subfolders(path).items()}
+    train, val = ([there[n] for n in names if n in there][:1] for names in (_train_names, _val_names))
+    if there and not train and there.keys() <= {*_val_names, *_test_names}:
+        raise ValueError(f"{path} has the folders {', '.join(_subfolders(path))}, which are no classes, and "
+                         "none to train on: name that one train")
+    return dict(zip(('train', 'val'), [*train, *val])) if train else {'train': path}
 
 # %% ../../nbs/vision/datasets.ipynb #12302cba
 def _read_classes(path, left):
@@ -174,6 +182,7 @@ def images_from_folder(path, # a folder for each class, or train (and val) with 
         vocab = _mask_classes(found, masks, vocab)
         if 'val' not in found: found = _split_rows(found['train'], valid_pct, seed)
         return ImageTargets(path, found, 'pixels', vocab)
+    if vocab is not None: raise ValueError("vocab names the classes of masks, and there are no masks")
     found = _read_split(path, folders, left)
     if skip_broken: found = {s: _decodable(root.parent, ks, left) for s,ks in found.items()}
     _warn_unused(path, left)
@@ -301,21 +310,27 @@ def _csv_labels(rows, column, sep):
 def _csv_numbers(rows, columns, file):
     "The numbers of each row; an error names what is none"
     def number(row, c):
-        try: return float(row[c])
-        except (TypeError, ValueError):
-            raise ValueError(f"{file}: {row[c]!r} in column {c!r} is no number, in the row {row}") from None
+        try: found = float(row[c])
+        except (TypeError, ValueError): found = math.nan
+        if math.isfinite(found): return found
+        raise ValueError(f"{file}: {row[c]!r} in column {c!r} is no number to learn, in the row {row}")
     return columns, [[number(row, c) for c in columns] for row in rows]
 
 def _relative(name, folder):
     "File `name` as it is seen from `folder`, with slashes"
     if not (folder/name).is_file(): name = name.replace('\\', '/')
-    return Path(name).relative_to(folder).as_posix() if folder in Path(name).parents else name
+    return (Path(name).relative_to(folder) if folder in Path(name).parents else Path(name)).as_posix()
 
 # %% ../../nbs/vision/datasets.ipynb #b8ad3c33
 def _csv_split(pairs, rows, valid, file):
     "`pairs` of name and target, one for each row of the CSV, in two lists, as column `valid` says"
     val = [_is_valid(row, valid, file) for row in rows]
     return {s: [o for o,v in zip(pairs, val) if v == (s == 'val')] for s in ('train', 'val')}
+
+def _check_label_columns(label, numbers):
+    if len(tuplify(label)) < 2 or numbers: return
+    raise ValueError(f"label={label!r}: several columns are read as numbers (0 and 1 as well, for "
+                     "BCEWithLogitsLoss) with numbers=True; names of labels stand in one, with label_delim")
 
 def _by_class(pairs):
     "`{class: names}` of pairs `(name, class)`"
@@ -336,6 +351,7 @@ def images_from_csv(file, # CSV with a header
                     label_delim=None, # what stands between an image's labels, such as ' '; None: one class
                     numbers=False): # are the targets numbers?
     "Images whose targets are in a CSV: `SplitImages`, or `ImageTargets`; `get_data` takes it as `path`"
+    _check_label_columns(label, numbers)
     rows, name, *columns, valid = _read_csv(file, (name, *(tuplify(label) or (None,)), valid))
     file = Path(file).expanduser()
     folder = Path(folder or file.parent).expanduser().resolve()
@@ -391,4 +407,6 @@ def _class_numbers(dl):
 def class_weights(dls): # what `get_data` gave, or any loaders of a data set with `targets`
     "A weight for each class, inversely proportional to its number of training images, (c,)"
     n = _class_numbers(dls.train).bincount(minlength=getattr(dls, 'c', 0)).float()
+    if (none := n == 0).any():
+        raise ValueError(f"no training image is of class {first_few(none.nonzero()[:,0].tolist())}")
     return (n.sum()/(len(n)*n)).to(getattr(dls.train, 'device', 'cpu'))

@@ -39,7 +39,8 @@ _suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', 
 
 def images_below(folder): # a `Path`
     "The images below `folder`, sorted paths relative to it; and how many other files there are"
-    files = [f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.')]
+    hidden = lambda f: any(part.startswith('.') for part in f.relative_to(folder).parts)
+    files = [f for f in folder.rglob('*') if f.is_file() and not hidden(f)]
     names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _suffixes]
     return sorted(names), len(files)-len(names)
 
@@ -100,7 +101,7 @@ def download_imagenette(url, # one of `URLs`
     "Download (torchvision, MD5 checked) and unpack an archive; the folder appears only when it is complete"
     from torchvision.datasets import Imagenette
     from torchvision.datasets.utils import download_url
-    final = Path(dest or cache_dir())/Path(url).stem
+    final = Path(dest or cache_dir()).expanduser()/Path(url).stem
     if final.is_dir(): return final
     if url not in _sizes:
         raise ValueError(f"{url!r} is none of URLs; images of your own are given as path=...")

@@ -130,10 +130,11 @@ class ImageCache:
 
 # %% ../../nbs/vision/images.ipynb #03ccc09b
 def _decode_to_cache(file, min_side):
-    "As `decode_image`; an error says that one broken image can be left out, too"
+    "As `decode_image`; an error says how broken images are found and left out, too"
     try: return decode_image(file, min_side)
     except ValueError as e:
-        raise ValueError(f"{e}, or leave it out: images_from_folder(..., skip_broken=True)") from None
+        raise ValueError(f"{e}, or leave it out: images_from_folder(..., skip_broken=True); "
+                         "verify_images(files) finds all of the kind") from None
 
 def _write_images(out, files, min_side, bar):
     "Decode `files` on all cores and write their bytes to the open file `out`; gives their sizes"

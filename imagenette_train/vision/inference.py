@@ -11,6 +11,7 @@ from collections import OrderedDict, namedtuple
 from pathlib import Path
 from textwrap import indent
 import torch
+from torch import nn
 from fastcore.basics import patch
 from ..core.messages import *
 from ..core.io import *
@@ -83,11 +84,29 @@ def predict(self:Learner,
     return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #aea4da2f
+_train_only = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase # by what their settings say
+
+def _layers(model):
+    "The layers of `model`: name, kind and settings"
+    told = lambda m: '' if isinstance(m, _train_only) else m.extra_repr()
+    return [(name, type(m), told(m)) for name,m in model.named_modules()]
+
+def _config_as_it_is(model):
+    "The configuration of `model`; one of a network of your own if layers were changed since it was made"
+    config = model_config(model)
+    if config is None or config['library'] is None: return config or dict(library=None, stats=None)
+    with preserve_rng(): same = _layers(model_from_config(config)) == _layers(model)
+    if same: return config
+    warnings.warn("layers of the model were changed since create_model made it, and its name does not say "
+                  "how: load_predictor will need the network itself, as model=...", stacklevel=5)
+    return dict(library=None, stats=config['stats'])
+
+# %% ../../nbs/vision/inference.ipynb #aea4da30
 def _export_info(learn):
     "What `model.json` says: all that must be known beside the weights"
     import torchvision
     from imagenette_train import __version__
-    dl, config = learn.dls.valid, model_config(learn.model) or dict(library=None, stats=None)
+    dl, config = learn.dls.valid, _config_as_it_is(learn.model)
     if not isinstance(dl, ImageLoader):
         raise TypeError("export writes how images are prepared, and these DataLoaders are not from get_data: "
                         "keep the weights with learn.save")

@@ -169,11 +169,13 @@ def _check_targets(task, probs, targets):
     targets = targets.reshape(want)
     return targets if task.kind == 'numbers' else targets.long()
 
+# %% ../../nbs/vision/interpret.ipynb #c2f4f9c7
 @patch
 def interpret(self:Learner,
               dl=None, # batches in a fixed order; None: the validation set
               act=None): # makes probabilities of what the model puts out; None: as the task needs
     "An `Interpretation`: predictions, losses and files of a validation set, from one pass over it"
+    self._check_valid(dl)
     dl = self.dls.valid if dl is None else dl
     if getattr(dl, 'train', False):
         raise ValueError("interpret needs a loader that does not shuffle or augment")

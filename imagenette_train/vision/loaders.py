@@ -8,6 +8,7 @@ __all__ = ['ImageLoader', 'oversample_classes', 'get_data', 'ImagePathLoader']
 # %% ../../nbs/vision/loaders.ipynb #98b051c0
 import io, os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -91,6 +92,7 @@ def get_data(url=URLs.IMAGENETTE_160, # which images to look for; see `find_imag
     task = getattr(folder, 'task', None)
     dls = DataLoaders(loader(train, True), loader(val, False), c=len(folder.classes), task=task)
     dls.folder, dls.vocab = folder, [imagenette_classes.get(o, o) for o in folder.classes]
+    for dl in (dls.train, dls.valid): dl.vocab = dls.vocab
     return dls
 
 # %% ../../nbs/vision/loaders.ipynb #efb937f2
@@ -170,13 +172,31 @@ class ImagePathLoader:
                 if squares: yield (self.tfm(torch.stack(squares).to(self.device), False),)
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4ba
+def _with_classes(dls, items):
+    "Pairs of a file and its class number in `dls`, which is that of the folder around it"
+    if getattr(dls, 'task', None) not in (None, 'classes'):
+        raise ValueError(f"with_labels=True is for classes, and these DataLoaders have {dls.task}")
+    files, names = [Path(o).expanduser() for o in items], (dls.folder.classes, dls.vocab)
+    numbers = {name: i for known in names for i,name in enumerate(known)}
+    if unknown := sorted({f.parent.name for f in files} - numbers.keys()):
+        raise ValueError(f"the folders {first_few(unknown)} are no classes of these DataLoaders, which have "
+                         f"{first_few(dls.vocab)}")
+    return [(f, numbers[f.parent.name]) for f in files]
+
+# %% ../../nbs/vision/loaders.ipynb #1627b4bb
 @patch
 def test_dl(self:DataLoaders,
             items, # paths, bytes of files, open files, PIL images, or arrays (height, width, 3) of uint8
-            skip_broken=False): # leave out what cannot be decoded, as `ImagePathLoader` does?
-    "A loader of images without classes, prepared as those of the validation set"
+            skip_broken=False, # leave out what cannot be decoded, as `ImagePathLoader` does?
+            with_labels=False): # paths: is the class of an image the name of the folder it lies in?
+    "A loader of images, prepared as those of the validation set: without classes, or to validate on"
     dl = self.valid
     if not isinstance(dl, ImageLoader):
         raise TypeError("test_dl prepares images as get_data does for validation, and these DataLoaders "
                         "are not from get_data: make a loader yourself and give it to get_preds")
-    return ImagePathLoader(items, dl.size, dl.tfm, dl.bs, dl.device, skip_broken)
+    if not with_labels: return ImagePathLoader(items, dl.size, dl.tfm, dl.bs, dl.device, skip_broken)
+    if skip_broken: raise ValueError("skip_broken is for images without classes: use verify_images before")
+    pics = cache_images(_with_classes(self, items), dl.size).to(dl.device)
+    made = ImageLoader(pics, dl.size, dl.tfm, dl.bs, False, dl.device)
+    made.vocab = self.vocab
+    return made

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 import torch.nn.functional as F
 from fastcore.meta import delegates
+from ..core.messages import *
 
 # %% ../../nbs/vision/resnet.ipynb #8cba65fd
 def conv_bn(i, o, # channels in and out
@@ -79,6 +80,9 @@ def configurable_resnet(n_out=10, # classes
                         keep_stride=False, # does the last stage keep the side of its maps, not halve it?
                         **kwargs):
     "A ResNet (He et al., 2015) with the changes of \"Bag of Tricks\" (He et al., 2019) as switches"
+    if len(widths) != len(depths):
+        raise ValueError(f"widths={widths} are of {pluralize(len(widths), 'stage')}, depths={depths} of "
+                         f"{len(depths)}: each stage needs a number in both")
     layers, i = _stem(widths[0], act, deep_stem, blur, stem_pool), widths[0]
     strides = [1, *[2]*(len(widths)-2), 1 if keep_stride else 2]
     for o,n,stride in zip(widths, depths, strides):

@@ -87,7 +87,7 @@ def generate_images(dest, # folder to make; nothing is done if it is there and w
                     size=160, # side, pixels
                     seed=0): # the same seed gives the same images
     "Draw ten classes of shapes on textured backgrounds, in Imagenette's folder layout; return the folder"
-    dest = Path(dest)
+    dest = Path(dest).expanduser()
     wanted = dict(n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     if _made_with(dest) == wanted: return dest
     _check_free(dest)
