@@ -129,14 +129,16 @@ def _tables_text(results, both):
     return '\n\n'.join(['# The five runs', *note, describe_run(*results), both, said, *each]) + '\n'
 
 # %% ../../nbs/experiments/reproduce.ipynb #619650be
-def _load_lr_find(out):
-    "What lr_find left in folder `out`, if it did"
-    return read_json(out/'lr_find.json') if (out/'lr_find.json').is_file() else None
+def _load_lr_find(out, like=None):
+    "What lr_find left in folder `out`, if it did: with the profile and the images of raw result `like`"
+    found = read_json(out/'lr_find.json') if (out/'lr_find.json').is_file() else None
+    if found is None or like is None: return found
+    return found if all(found['settings'][k] == like['settings'][k] for k in ('profile', 'data')) else None
 
 def _figures(out, results):
     "Name -> figure"
     figs = dict(losses=plot_runs(results), schedules=plot_schedules(results))
-    found = _load_lr_find(out)
+    found = _load_lr_find(out, results[0])
     if found:
         suggested = SuggestedLRs(**found['suggestion'])
         figs['lr_find'] = plot_lr_find(found['lrs'], found['losses'], suggested).figure
