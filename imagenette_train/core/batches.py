@@ -16,6 +16,13 @@ from .rng import *
 from .messages import *
 
 # %% ../../nbs/core/batches.ipynb #ceffc287
+def _vocab(o): # loaders, or one of them
+    "The names of its classes, if it has them in an order; a list of text"
+    found = getattr(o, 'vocab', None)
+    if hasattr(found, 'tolist'): found = found.tolist()
+    return [*map(str, found)] if isinstance(found, (list, tuple)) else []
+
+# %% ../../nbs/core/batches.ipynb #ceffc288
 class DataLoaders:
     "A training and a validation loader: two iterables of batches"
     def __init__(self,

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from .messages import *
 from .batches import *
+from .batches import _vocab
 from .events import *
 from .hypers import *
 from .metrics import *
@@ -379,8 +380,9 @@ def _check_loader(dl, n_epoch):
 def _check_valid(dls, dl):
     "An error unless there is something to validate on, with the classes of the training"
     if dl is None and dls.valid is None: raise ValueError("no validation set: give validate(dl) batches")
-    theirs, mine = (getattr(o, 'vocab', None) for o in (dl, dls))
-    if theirs and mine and [*theirs] != [*mine]:
+    if dl is None or dl is dls.valid or dl is dls.train: return
+    theirs, mine = _vocab(dl), _vocab(dls.train) or _vocab(dls) # whose names may be others by now
+    if theirs and mine and theirs != mine:
         raise ValueError(f"these batches have the classes {first_few(theirs)}, and the training has "
                          f"{first_few(mine)}: dls.test_dl(files, with_labels=True) makes batches whose "
                          "classes are numbered as in training")

@@ -30,8 +30,11 @@ def _at_least_float32(v):
 class SmoothedMean:
     "Debiased exponential moving average of 0-d tensors or numbers; `beta` 0.98 looks back about 50 values"
     def __init__(self, beta=0.98): # how much of the old average stays
-        self.beta, self.n, self.avg = beta, 0, 0.
+        self.beta, self.n, self.avg, self.leave_out_next = beta, 0, 0., False
     def add(self, v): # a number or 0-d tensor
+        if self.leave_out_next:
+            self.leave_out_next = False
+            return self.value
         self.n += 1
         self.avg = self.avg*self.beta + _at_least_float32(v)*(1-self.beta)
         return self.value
@@ -134,18 +137,16 @@ def _counted(loss_func, yb):
     counts = yb[0] != ignored
     return None if counts.all() else counts
 
-def _mean_loss(learn):
-    "The loss of a batch, and the share of its targets that it is the mean of"
-    loss, counts = _at_least_float32(learn.loss.detach()), None
-    if loss_activation(learn.loss_func) == 'softmax': counts = _counted(learn.loss_func, learn.yb)
-    if counts is None: return loss, 1
+def _mean_loss(learn, counts):
+    "The loss of a batch, and the share of its targets that it is the mean of, where `_counted` says `counts`"
+    loss = _at_least_float32(learn.loss.detach())
+    if counts is None or loss_activation(learn.loss_func) != 'softmax': return loss, 1
     share = counts.float().mean().item()
     return (loss if share else torch.zeros_like(loss)), share # of none, the mean is not a number
 
-def _measure(m, loss_func, pred, *yb):
-    "Metric `m` of a batch, and the share of targets that count: for classes, those that the loss looks at"
-    counts = _counted(loss_func, yb) if _is_class_metric(m) else None
-    if counts is None: return m(pred, *yb), 1
+def _measure(m, counts, pred, *yb):
+    "Metric `m` of a batch, and the share of targets that count: for classes, those that `_counted` says"
+    if counts is None or not _is_class_metric(m): return m(pred, *yb), 1
     if not counts.any(): return 0., 0
     single = pred.numel() == yb[0].numel() # one output, a logit
     pred = pred.reshape(yb[0].shape) if single else _classes_last(pred, yb[0])
@@ -170,12 +171,13 @@ class MetricAccumulator:
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
         if self.sums is None: self._move(learn)
-        loss, share = _mean_loss(learn)
+        counts = _counted(learn.loss_func, learn.yb) # once: on a GPU, it waits
+        loss, share = _mean_loss(learn, counts)
         vals, weights = [torch.zeros_like(loss), loss*n*share], [n, n*share] # first how many items were seen
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
             else:
-                value, share = _measure(m, learn.loss_func, learn.pred, *learn.yb)
+                value, share = _measure(m, counts, learn.pred, *learn.yb)
                 vals.append(_at_least_float32(torch.as_tensor(value))*n*share)
                 weights.append(n*share)
         if self.sums is not None: vals, weights = map(add, self.sums, vals), map(add, self.weights, weights)

@@ -152,6 +152,11 @@ def held_out_accuracy(res, # a raw result
     return chance if res['diverged'] else res['epochs'][-1]['accuracy']
 
 # %% ../../nbs/experiments/sweep.ipynb #83a76955
+def _all_files(out, names):
+    "The files of all results of contenders `names`, also of those whose training was interrupted"
+    there = [p for name in names for p in out.glob(f'{name}-lr*-seed*.*') if p.suffix in ('.json', '.ckpt')]
+    return sorted({p.with_suffix('.json') for p in there})
+
 def _search(plan, valid, name, seeds, log):
     "Train what contender `name` still needs to have `seeds` seeds; says what is new"
     c, accs = contenders[name], {}
@@ -177,7 +182,7 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     valid, plan.dls = plan.dls.valid, hold_out_dls(plan.dls, plan.profile.hold_out or 10)
     names = list(dict.fromkeys(name for _,name in plan.todo))
     with lock_dir(plan.out, wait=False):
-        if retrain: begin_anew([p for name in names for p in plan.out.glob(f'{name}-lr*-seed*.json')])
+        if retrain: begin_anew(_all_files(plan.out, names))
         for n in sorted({1, seeds}): # every curve first, then the seeds
             for name in names: _search(plan, valid, name, n, partial(print, flush=True))
     print(fit_to_terminal(write_sweep(plan.out), drop=['runs']))
@@ -196,10 +201,10 @@ def mean_curve(results): # raw results of one contender
     return {lr: statistics.mean(accs[lr]) for lr in sorted(accs)}
 
 def unfinished(results, # raw results of `sweep`
-               seeds=None): # as for `next_runs`; None: the most that one of them has at a rate
+               seeds=None): # as for `next_runs`; None: three, or as many as there are
     "The titles of the contenders whose search has not ended, or not begun"
     found, left = by_contender(results), []
-    if seeds is None: seeds = 1 + max((o['settings']['seed'] for o in results), default=0)
+    if seeds is None: seeds = min(3, 1 + max((o['settings']['seed'] for o in results), default=0))
     for name,c in contenders.items():
         accs = {}
         for o in found.get(name, ()):

@@ -6,7 +6,7 @@
 __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', 'ReduceLROnPlateau']
 
 # %% ../../nbs/training/early_stopping.ipynb #a33fdbef
-import math, re, warnings, weakref
+import math, re, uuid, warnings
 from pathlib import Path
 from ..core.messages import *
 from ..core.batches import *
@@ -90,7 +90,7 @@ class EarlyStopping(TrackerCallback):
 class SaveBestModel(TrackerCallback):
     "Writes `Learner.save`'s checkpoint when `monitor` has improved; a later fit must do better still"
     free_on_resume = ('file',) # when a training is resumed
-    _of = None # the Learner whose best it knows, as a weak reference
+    _of = None # of which Learner it knows the best; None: of none yet, or as resumed
     def __init__(self,
                  file='best.pth', # where to
                  monitor='valid_loss', mode=None, min_delta=0., # as in `TrackerCallback`
@@ -98,13 +98,13 @@ class SaveBestModel(TrackerCallback):
         super().__init__(monitor, mode, min_delta)
         self.file, self.load_at_end = Path(file), load_at_end
     def begin_fit(self):
-        best = self.best if self._of is not None and self._of() is self.learn else None
+        mine = vars(self.learn).setdefault('_uid', uuid.uuid4().hex) # a copy of the Learner has the same
+        best = self.best if self._of in (None, mine) else None
         super().begin_fit()
         others = [cb for cb in self.cbs if isinstance(cb, SaveBestModel) and cb is not self]
         if self.file.resolve() in [cb.file.resolve() for cb in others]:
             raise ValueError(f"two of {self.name} write to {self.file}: give each a file of its own")
-        self.best, self._of = best, weakref.ref(self.learn)
-    def __getstate__(self): return {**vars(self), '_of': None}
+        self.best, self._of = best, mine
     def after_epoch(self):
         super().after_epoch()
         if self.is_best: self.learn.save(self.file)

@@ -14,7 +14,7 @@ from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
 from ..core.metrics import *
-from ..core.metrics import _at_least_float32, _measure
+from ..core.metrics import _at_least_float32, _counted, _measure
 from ..callbacks import *
 
 # %% ../../nbs/training/loggers.ipynb #cc8e6530
@@ -182,8 +182,9 @@ class TrainMetrics(Callback):
     def after_loss(self):
         n = batch_items(self.xb, self.xkw, self._yb)
         if hasattr(self.dl, 'n_all'): n = self.dl.n # our share, which may be none of the items at hand
+        counts = _counted(self.learn.loss_func, self._yb)
         for m in self._mine:
-            value, share = _measure(m.metric, self.learn.loss_func, self.pred, *self._yb)
+            value, share = _measure(m.metric, counts, self.pred, *self._yb)
             m.feed(n*share, _at_least_float32(torch.as_tensor(value).detach()))
     def after_train(self): # each of several processes has measured its share
         gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)

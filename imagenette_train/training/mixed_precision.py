@@ -100,7 +100,7 @@ class MixedPrecision(_Autocast):
         self.scaler = self._scaled_loss = None
 
     def begin_fit(self):
-        self.skipped, self.steps, self.kept = 0, 0, False
+        self.skipped, self.steps, self.kept, self.in_a_row = 0, 0, False, 0
         if self._given: _warn_if_slow(self.device, self.dtype)
         else: self.dtype = _half_dtype(self.device)
         if self.dtype == torch.float16:
@@ -116,6 +116,12 @@ class MixedPrecision(_Autocast):
         self._plain_loss = self.loss
         self.learn.loss = self._scaled_loss = self.scaler.scale(self.loss)
 
+    def _leave_out(self):
+        "What is not finite would stay in the smoothed loss for good, though this batch has not trained"
+        self.in_a_row += 1
+        # ten in a row are no accident
+        if self.in_a_row <= 10 and not self.loss.isfinite(): self.recorder.smooth.leave_out_next = True
+
     def after_backward(self):
         if self.scaler is None: return
         self.learn.loss, self.step_allowed = self._plain_loss, False
@@ -123,12 +129,12 @@ class MixedPrecision(_Autocast):
         self.scaler.step(self._ours)
         self.scaler.update()
         self.kept = self.step_allowed
+        if self.kept: self.in_a_row = 0
         self.steps += 1
         if not self.step_allowed:
             self.skipped += 1
             self.opt.zero_grad(set_to_none=True)
-            # this batch has not trained: what is not finite would stay in the smoothed loss for good
-            if not self.loss.isfinite(): self.learn.loss = None
+            self._leave_out()
             raise CancelBatchException
 
     def _allow_step(self): self.step_allowed = True

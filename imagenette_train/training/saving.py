@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
 from ..core.batches import *
+from ..core.batches import _vocab
 from ..core.events import *
 from ..core.snapshot import *
 from ..callbacks import *
@@ -49,19 +50,16 @@ def _check_extra_state(sd):
                         "get_extra_state must give numbers, text, tensors, or lists and dicts of them")
 
 # %% ../../nbs/training/saving.ipynb #e882dc3f
-def _vocab(dls):
-    "The names of the classes, if `dls` has them; a list of text"
-    return [*map(str, getattr(dls, 'vocab', None) or ())]
-
 def _loss_state(loss_func):
-    "What a loss has to remember: of one that trains along, its parameters"
-    return loss_func.state_dict() if isinstance(loss_func, torch.nn.Module) else {}
+    "What a loss that trains along has to remember; weights of classes are settings, and none of it"
+    trains = isinstance(loss_func, torch.nn.Module) and any(p.requires_grad for p in loss_func.parameters())
+    return loss_func.state_dict() if trains else {}
 
 @patch
 def _hypers_after_fit(self:Learner, sd):
     "Put into an optimizer's state `sd` what a schedule, or `fit(wd=...)`, has changed for this fit alone"
     for cb in self.cbs:
-        for k,vs in getattr(cb, '_before', {}).items():
+        for k,vs in getattr(cb, 'hypers_after_fit', dict)().items():
             for h,v in zip(sd['hypers'], vs): h[k] = v
     for h,v in zip(sd['hypers'], self._own_wd or ()): h.update({} if v is None else dict(wd=v))
 
@@ -126,11 +124,11 @@ def load(self:Learner,
     sd = _read(file, self.device)
     check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
     with_opt, loss = with_opt and sd['opt'] is not None, _loss_state(self.loss_func)
-    if 'loss' in sd: check_state_dict_shapes(loss, sd['loss'], f'the loss in {file}')
+    if loss and 'loss' in sd: check_state_dict_shapes(loss, sd['loss'], f'the loss in {file}')
     with self._take_whole(file):
         if with_opt: self._load_opt(sd['opt'], file)
         self.model.load_state_dict(sd['model'])
-        if 'loss' in sd: self.loss_func.load_state_dict(sd['loss'])
+        if loss and 'loss' in sd: self.loss_func.load_state_dict(sd['loss'])
     _warn_of_difference(self, sd, bool(loss), file)
     for cb in self.cbs: # an average starts from here
         getattr(cb, 'after_load', lambda: None)()

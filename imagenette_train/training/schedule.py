@@ -117,6 +117,9 @@ class ParamScheduler(Callback):
             rec = self.recorder # which keeps those of a first part, as `fine_tune` has one
             rec.hps = {**rec.hps, **{k: [*rec.hps.get(k, ()), *v] for k,v in self.hps.items()}}
         if '_before' in self.__dict__: self.opt.set_hypers(**self.__dict__.pop('_before'))
+    def hypers_after_fit(self):
+        "What `cleanup_fit` will set: a checkpoint of the weights has that"
+        return vars(self).get('_before', {})
     def resume_settings(self):
         "What decides the rest of a training that is resumed: the schedules, looked at from 0 to 1"
         return {f'schedule of {k}': [f(i/20) for i in range(21)] for k,f in self.scheds.items()}

@@ -126,14 +126,20 @@ def _subfolders(path):
     "The folders in `path` by name, in order"
     return {d.name: d for d in sorted(path.iterdir()) if d.is_dir() and not d.name.startswith('.')}
 
+def _is_split(train, names):
+    "Is folder `train` that of a split, among folders called `names`? 'Train' may be a class beside 'Bus'"
+    if train.name == 'train' or _subfolders(train): return True
+    return {*names} <= {*_train_names, *_val_names, *_test_names}
+
 def _split_folders(path):
     "`{'train': folder}`, and 'val' if it is there; without them `path` is for training"
     there = {name.lower(): d for name,d in _subfolders(path).items()}
-    train, val = ([there[n] for n in names if n in there][:1] for names in (_train_names, _val_names))
-    if there and not train and there.keys() <= {*_val_names, *_test_names}:
+    train, val = (next((there[n] for n in names if n in there), None) for names in (_train_names, _val_names))
+    if train is not None and _is_split(train, there): return {'train': train, **({'val': val} if val else {})}
+    if there and there.keys() <= {*_val_names, *_test_names}:
         raise ValueError(f"{path} has the folders {', '.join(_subfolders(path))}, which are no classes, and "
                          "none to train on: name that one train")
-    return dict(zip(('train', 'val'), [*train, *val])) if train else {'train': path}
+    return {'train': path}
 
 # %% ../../nbs/vision/datasets.ipynb #12302cba
 def _read_classes(path, left):

@@ -84,12 +84,13 @@ def predict(self:Learner,
     return res[0] if one else res
 
 # %% ../../nbs/vision/inference.ipynb #aea4da2f
-_train_only = nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase # by what their settings say
+def _layer(m):
+    "The kind of layer `m` and its settings, as far as they matter for predictions"
+    for kind in (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd): # one of several GPUs, too
+        if isinstance(m, kind): return kind, ''
+    return type(m), m.extra_repr().replace('inplace=True', '').rstrip(', ')
 
-def _layers(model):
-    "The layers of `model`: name, kind and settings"
-    told = lambda m: '' if isinstance(m, _train_only) else m.extra_repr()
-    return [(name, type(m), told(m)) for name,m in model.named_modules()]
+def _layers(model): return [(name, *_layer(m)) for name,m in model.named_modules()]
 
 def _config_as_it_is(model):
     "The configuration of `model`; one of a network of your own if layers were changed since it was made"
@@ -98,7 +99,7 @@ def _config_as_it_is(model):
     with preserve_rng(): same = _layers(model_from_config(config)) == _layers(model)
     if same: return config
     warnings.warn("layers of the model were changed since create_model made it, and its name does not say "
-                  "how: load_predictor will need the network itself, as model=...", stacklevel=5)
+                  "how: load_predictor will need the network itself, as model=...", stacklevel=4)
     return dict(library=None, stats=config['stats'])
 
 # %% ../../nbs/vision/inference.ipynb #aea4da30

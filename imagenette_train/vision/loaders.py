@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.messages import *
 from ..core.batches import *
+from ..core.batches import _vocab
 from ..core.renamed import *
 from .imagenette import *
 from .images import *
@@ -173,15 +174,19 @@ class ImagePathLoader:
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4ba
 def _with_classes(dls, items):
-    "Pairs of a file and its class number in `dls`, which is that of the folder around it"
+    "Pairs of a file and its class number in `dls`: of the nearest folder around it that is a class"
     if getattr(dls, 'task', None) not in (None, 'classes'):
         raise ValueError(f"with_labels=True is for classes, and these DataLoaders have {dls.task}")
-    files, names = [Path(o).expanduser() for o in items], (dls.folder.classes, dls.vocab)
-    numbers = {name: i for known in names for i,name in enumerate(known)}
-    if unknown := sorted({f.parent.name for f in files} - numbers.keys()):
-        raise ValueError(f"the folders {first_few(unknown)} are no classes of these DataLoaders, which have "
-                         f"{first_few(dls.vocab)}")
-    return [(f, numbers[f.parent.name]) for f in files]
+    numbers = {k: i for known in (_vocab(dls), dls.folder.classes) for i,k in enumerate(known)}
+    def pair(o):
+        if not isinstance(o, (str, Path)):
+            raise TypeError(f"with_labels=True reads classes from paths, and {a_type(o)} has none")
+        file = Path(o).expanduser().resolve()
+        for p in file.parents:
+            if p.name in numbers: return file, numbers[p.name]
+        raise ValueError(f"no folder around {file} is a class of these DataLoaders, which have "
+                         f"{first_few(_vocab(dls))}")
+    return [*map(pair, items)]
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4bb
 @patch
@@ -198,5 +203,5 @@ def test_dl(self:DataLoaders,
     if skip_broken: raise ValueError("skip_broken is for images without classes: use verify_images before")
     pics = cache_images(_with_classes(self, items), dl.size).to(dl.device)
     made = ImageLoader(pics, dl.size, dl.tfm, dl.bs, False, dl.device)
-    made.vocab = self.vocab
+    made.vocab = getattr(dl, 'vocab', None)
     return made
