@@ -24,6 +24,7 @@ from ..training.checkpoint import *
 from ..training.progress import *
 from ..training.mixed_precision import *
 from ..training.cuda_graphs import *
+from ..vision.synthetic import _made_with
 from ..vision.imagenette import *
 from ..vision.loaders import *
 from .results import *
@@ -60,13 +61,24 @@ def profile_data(profile, # a `Profile`
                     n_per_class=profile.n_per_class, device=device, **dict(profile.aug))
 
 # %% ../../nbs/experiments/runner.ipynb #2e932883
+def _generated_copy(folder):
+    "The name of generated images, with what differs from the usual ones"
+    how = _made_with(folder.path) or {}
+    return ', '.join(['generated shapes, not Imagenette', *(f'seed {v}' for v in [how.get('seed')] if v)])
+
+def _which_copy(dls):
+    "The name of the images: whose they are, squashed or not, and which of the archives"
+    from PIL import Image
+    folder, pics = dls.folder, (dls.train.pics, dls.valid.pics)
+    if folder.generated: return _generated_copy(folder)
+    if {*folder.classes} != {*imagenette_classes}: return f'images of {folder.path.name}, not Imagenette'
+    if all((p.sizes[:,0] == p.sizes[:,1]).all() for p in pics): return 'Imagenette, squashed square copy'
+    with Image.open(pics[0].files[0]) as im: side = min(im.size)
+    return f"Imagenette, sides in proportion, {f'{side} px' if side in (160, 320) else 'full size'}"
+
 def dataset_info(dls): # what `get_data` gave
-    "What copy of the images this is: squashed or not, and how many there are"
-    pics = dls.train.pics, dls.valid.pics
-    square = all((p.sizes[:,0] == p.sizes[:,1]).all() for p in pics)
-    what = 'Imagenette, squashed square copy' if square else 'Imagenette, sides in proportion'
-    if dls.folder.generated: what = 'generated shapes, not Imagenette'
-    return dict(copy=what, n_train=len(pics[0]), n_valid=len(pics[1]))
+    "What copy of the images this is, and how many there are"
+    return dict(copy=_which_copy(dls), n_train=len(dls.train.pics), n_valid=len(dls.valid.pics))
 
 # %% ../../nbs/experiments/runner.ipynb #34cfa1e5
 def split_hold_out(files, # list of `(path, class number)`; anything may stand for the path
