@@ -6,6 +6,7 @@ name yet, it says so."""
 import json, re, sys
 from pathlib import Path
 from tabulate import tabulate
+from imagenette_train.core.messages import pluralize
 from imagenette_train.baseline import chapter_runs, run_configs
 from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_values,
                                                  load_results)
@@ -133,16 +134,21 @@ def finding(name):
             f"Adam's {adam} % (three epochs at a small size, mean of {len(at('rmsprop'))} seeds). What went "
             f"wrong? [`05_baseline`]({site}/baseline.html) is the detective story.")
 
-def best(name):
-    "The best that the leaderboard's rules have given, with what must be said beside it"
-    found = results('record-cpu', variants, 'variant')
+def best_config(folder):
+    "The config in `folder` with the highest mean, as a line: by the leaderboard's rules, and beside its best"
+    found = results(folder, variants, 'variant')
     after = {}
     for o in found: after.setdefault(o['settings']['variant'], []).append(100*o['epochs'][-1]['accuracy'])
     accs = max(after.values(), key=lambda vs: sum(vs)/len(vs))
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
-    return (f"By the rules of Imagenette's leaderboard, {n_epoch} epochs: **{format_mean_std(accs, 2)} %** "
-            f"({len(accs)} seeds); the board's best is {leaderboard[size, n_epoch]} %. Ours is of a squashed "
-            f"copy of the images, so no leaderboard entry. [All results]({blob}/results/README.md).")
+    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}); the board's best "
+            f"is {leaderboard[size, n_epoch]} %.")
+
+def best(name):
+    "The best that the leaderboard's rules have given, with what must be said beside it"
+    lines = ' '.join(best_config(f.name) for f in sorted((root/'results').glob('record*-cpu'), reverse=True))
+    return (f"By the rules of Imagenette's leaderboard, {lines} Ours is of a squashed copy of the images, so no "
+            f"leaderboard entry. [All results]({blob}/results/README.md).")
 
 def facts(name):
     "How much there is"

@@ -29,8 +29,9 @@ def _at_least_float32(v):
 # %% ../../nbs/core/metrics.ipynb #2c9c4bcf
 class SmoothedMean:
     "Debiased exponential moving average of 0-d tensors or numbers; `beta` 0.98 looks back about 50 values"
+    leave_out_next = False # `add` sets it back
     def __init__(self, beta=0.98): # how much of the old average stays
-        self.beta, self.n, self.avg, self.leave_out_next = beta, 0, 0., False
+        self.beta, self.n, self.avg = beta, 0, 0.
     def add(self, v): # a number or 0-d tensor
         if self.leave_out_next:
             self.leave_out_next = False

@@ -77,6 +77,6 @@ class CutMix(_Mix):
         if x.ndim != 4 or y.shape[-2:] != x.shape[-2:]:
             raise ValueError(f"CutMix pastes the same rectangle into images and targets, and those of shape "
                              f"{tuple(x.shape)} and {tuple(y.shape)} have other pixels: MixUp mixes them")
-        both = torch.cat([x, y.reshape(len(y), -1, *y.shape[-2:]).to(x.dtype)], 1)
+        both = torch.cat([x, y.reshape(len(y), -1, *y.shape[-2:])], 1) # in a precision that holds both
         both, _ = super()._mix_numbers(both, torch.zeros(len(y), device=y.device))
-        return both[:,:x.shape[1]], both[:,x.shape[1]:].to(y.dtype).view_as(y)
+        return both[:,:x.shape[1]].to(x.dtype), both[:,x.shape[1]:].to(y.dtype).view_as(y)

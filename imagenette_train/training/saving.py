@@ -61,7 +61,9 @@ def _hypers_after_fit(self:Learner, sd):
     for cb in self.cbs:
         for k,vs in getattr(cb, 'hypers_after_fit', dict)().items():
             for h,v in zip(sd['hypers'], vs): h[k] = v
-    for h,v in zip(sd['hypers'], self._own_wd or ()): h.update({} if v is None else dict(wd=v))
+    for h,v in zip(sd['hypers'], self._own_wd or ()):
+        if v is None: h.pop('wd', None)
+        else: h['wd'] = v
 
 # %% ../../nbs/training/saving.ipynb #e882dc40
 @patch
