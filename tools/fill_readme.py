@@ -141,12 +141,13 @@ def best_config(folder):
     for o in found: after.setdefault(o['settings']['variant'], []).append(100*o['epochs'][-1]['accuracy'])
     accs = max(after.values(), key=lambda vs: sum(vs)/len(vs))
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
-    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}); the board's best "
-            f"is {leaderboard[size, n_epoch]} %.")
+    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}); "
+            f"the board's best is {leaderboard[size, n_epoch]} %.")
 
 def best(name):
     "The best that the leaderboard's rules have given, with what must be said beside it"
-    lines = ' '.join(best_config(f.name) for f in sorted((root/'results').glob('record*-cpu'), reverse=True))
+    folders = sorted((root/'results').glob('record*-cpu'))
+    lines = ' '.join(best_config(f.name) for f in folders)
     return (f"By the rules of Imagenette's leaderboard, {lines} Ours is of a squashed copy of the images, so no "
             f"leaderboard entry. [All results]({blob}/results/README.md).")
 
