@@ -148,8 +148,8 @@ def best(name):
     "The best that the leaderboard's rules have given, with what must be said beside it"
     folders = sorted((root/'results').glob('record*-cpu'))
     lines = ' '.join(best_config(f.name) for f in folders)
-    return (f"By the rules of Imagenette's leaderboard, {lines} Ours is of a squashed copy of the images, so no "
-            f"leaderboard entry. [All results]({blob}/results/README.md).")
+    return (f"By the rules of Imagenette's leaderboard, {lines} Ours is of a squashed copy of the images, "
+            f"so no leaderboard entry. [All results]({blob}/results/README.md).")
 
 def facts(name):
     "How much there is"
