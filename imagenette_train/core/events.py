@@ -258,7 +258,9 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
                           "instead of the epochs"),
     gather = ("", "a method of `Distributed`: gives what all processes bring, in their order"),
     load_at_end = ("`False`", "does it end a fit with weights from a file? `SWA` refuses to stand beside it"),
-    scheds = ("", "a dict by hyper, if it sets them by a schedule: nobody else should set those"))
+    scheds = ("", "a dict by hyper, if it sets them by a schedule: nobody else should set those"),
+    hypers_after_fit = ("", "gives the hypers that it will put back when the fit ends, a dict of lists: they "
+                                "are saved with weights from the middle"))
 
 # %% ../../nbs/core/events.ipynb #55f154ba
 _old_names = dict(run_trial='run_outside_fit', alone='unique', remembers='saved_in_checkpoint',

@@ -102,9 +102,10 @@ class SaveBestModel(TrackerCallback):
         best = self.best if self._of in (None, mine) else None
         super().begin_fit()
         others = [cb for cb in self.cbs if isinstance(cb, SaveBestModel) and cb is not self]
-        if self.file.resolve() in [cb.file.resolve() for cb in others]:
+        if any(cb._writes_to(self.file) for cb in others):
             raise ValueError(f"two of {self.name} write to {self.file}: give each a file of its own")
         self.best, self._of = best, mine
+    def _writes_to(self, file): return self.file.resolve() == file.resolve()
     def after_epoch(self):
         super().after_epoch()
         if self.is_best: self.learn.save(self.file)

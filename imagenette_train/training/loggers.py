@@ -6,7 +6,7 @@
 __all__ = ['CSVLogger', 'TensorBoardLogger', 'LogCallback', 'TrainMetrics']
 
 # %% ../../nbs/training/loggers.ipynb #b0ddf911
-import csv, warnings
+import csv
 from pathlib import Path
 import torch
 from fastcore.basics import patch
@@ -166,13 +166,10 @@ class _MetricSums:
 
 # %% ../../nbs/training/loggers.ipynb #bccd1498
 class TrainMetrics(Callback):
-    "Measures the Learner's metrics on the training batches, too; a column `train_...` for each"
+    "Measures the Learner's metrics that are functions on the training batches, too; columns `train_...`"
     run_before, run_valid, run_outside_fit, order = Recorder, False, False, -5
     def begin_fit(self):
         self._mine = [_TrainMetric(m) for m in self.metrics if not is_stateful_metric(m)]
-        if left := [metric_name(m) for m in self.metrics if is_stateful_metric(m)]:
-            warnings.warn(f"TrainMetrics measures with functions: there is no column for {first_few(left)}, "
-                          "which keeps sums of its own")
         self.sums = _MetricSums(self._mine)
         self.learn.metrics = [*self.metrics, *self._mine]
     def begin_train(self):
