@@ -181,7 +181,7 @@ def _with_classes(dls, items):
     def pair(o):
         if not isinstance(o, (str, Path)):
             raise TypeError(f"with_labels=True reads classes from paths, and {a_type(o)} has none")
-        file = Path(o).expanduser().resolve()
+        file = Path(o).expanduser().absolute() # as it is called: a link may lead anywhere
         for p in file.parents:
             if p.name in numbers: return file, numbers[p.name]
         raise ValueError(f"no folder around {file} is a class of these DataLoaders, which have "
