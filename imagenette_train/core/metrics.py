@@ -27,15 +27,19 @@ def _at_least_float32(v):
     return v.float() if half else v
 
 # %% ../../nbs/core/metrics.ipynb #2c9c4bcf
+def _finite_or(v, other):
+    "`v`, or `other` if it is not finite; on a GPU nobody waits"
+    if isinstance(v, torch.Tensor): return torch.where(v.isfinite(), v, other)
+    return v if math.isfinite(v) else other
+
 class SmoothedMean:
     "Debiased exponential moving average of 0-d tensors or numbers; `beta` 0.98 looks back about 50 values"
-    leave_out_next = False # `add` sets it back
+    only_if_finite = False # is the next value left out if it is not finite?
     def __init__(self, beta=0.98): # how much of the old average stays
         self.beta, self.n, self.avg = beta, 0, 0.
     def add(self, v): # a number or 0-d tensor
-        if self.leave_out_next:
-            self.leave_out_next = False
-            return self.value
+        if self.only_if_finite and self.n: v = _finite_or(v, self.value)
+        self.only_if_finite = False
         self.n += 1
         self.avg = self.avg*self.beta + _at_least_float32(v)*(1-self.beta)
         return self.value

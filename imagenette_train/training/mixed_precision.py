@@ -120,7 +120,7 @@ class MixedPrecision(_Autocast):
         "What is not finite would stay in the smoothed loss for good, though this batch has not trained"
         self.in_a_row += 1
         # ten in a row are no accident
-        if self.in_a_row <= 10 and not self.loss.isfinite(): self.recorder.smooth.leave_out_next = True
+        self.recorder.smooth.only_if_finite = self.in_a_row <= 10
 
     def after_backward(self):
         if self.scaler is None: return
