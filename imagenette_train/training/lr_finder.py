@@ -35,7 +35,7 @@ class LRFinder(ParamScheduler):
     def after_batch(self):
         if self.loss is None: return
         loss = float(self.smooth_loss)
-        if not (math.isfinite(loss) and math.isfinite(self.loss)): raise CancelFitException
+        if not (math.isfinite(loss) and math.isfinite(self.loss.detach())): raise CancelFitException
         self.found.append(self.rate); self.lr_losses.append(loss)
         self.best = min(self.best, loss)
         if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it:
