@@ -17,7 +17,6 @@ from ..core.rng import *
 from ..core.renamed import *
 from ..adam import *
 from ..training.mixed_precision import *
-from ..vision.synthetic import *
 from .results import *
 from ..training.gradients import *
 from ..training.weight_averaging import *
@@ -173,8 +172,7 @@ def write_ablation(out): # folder with raw results
     "Write `tables.md` of the raw results in folder `out`; gives the table as text"
     results = load_same_settings(out, ablations, 'trick')
     table = ablation_report(results)
-    note = f'{synthetic_note}\n\n' if results[0]['settings']['data']['copy'].startswith('generated') else ''
-    atomic_write_text(Path(out)/'tables.md', f'{note}{table}\n')
+    atomic_write_text(Path(out)/'tables.md', '\n\n'.join([*generated_note(results), table]) + '\n')
     return table
 
 @takes_old_args

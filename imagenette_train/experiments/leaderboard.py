@@ -30,7 +30,6 @@ from ..training.weight_averaging import *
 from ..training.mixup import *
 
 from ..vision.imagenette import *
-from ..vision.synthetic import synthetic_note
 from ..vision.augment import *
 from ..vision.images import *
 from ..vision.loaders import *
@@ -418,10 +417,8 @@ def leaderboard_table(results): # raw results of `run_leaderboard`
 def write_leaderboard(out): # folder with raw results of `run_leaderboard` or `run_search`
     "Write `tables.md` of the raw results in folder `out`; gives what stands there"
     results = load_same_settings(out, variants, 'variant')
-    settings = results[0]['settings']
-    table = (search_table if settings['choosing'] else leaderboard_table)(results)
-    note = [synthetic_note] if settings['data']['copy'].startswith('generated') else []
-    text = '\n\n'.join([*note, table, describe_origin(results)])
+    table = (search_table if results[0]['settings']['choosing'] else leaderboard_table)(results)
+    text = '\n\n'.join([*generated_note(results), table, describe_origin(results)])
     atomic_write_text(Path(out)/'tables.md', f'{text}\n')
     return text
 

@@ -123,10 +123,9 @@ def _tables_text(results, both):
     "What stands in `tables.md`: the comparison, then each run"
     title = lambda s: f"### {run_configs[s['run']].title}, seed {s['seed']}"
     each = [f"{title(o['settings'])}\n\n{epoch_table(o)}" for o in results]
-    generated = results[0]['settings']['data']['copy'].startswith('generated')
-    note = [synthetic_note] if generated else []
     said = "Accuracy on the validation set; with more than one seed, mean ± standard deviation."
-    return '\n\n'.join(['# The five runs', *note, describe_run(*results), both, said, *each]) + '\n'
+    parts = ['# The five runs', *generated_note(results), describe_run(*results), both, said, *each]
+    return '\n\n'.join(parts) + '\n'
 
 # %% ../../nbs/experiments/reproduce.ipynb #619650be
 def _load_lr_find(out, like=None):

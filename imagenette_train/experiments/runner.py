@@ -7,7 +7,7 @@ __all__ = ['profiles', 'Profile', 'profile_data', 'dataset_info', 'split_hold_ou
            'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows', 'RunCheckpoint', 'timed_fit',
            'result_key', 'batch_seconds', 'run_seconds', 'load_or_run', 'begin_anew', 'run_checkpoint', 'load_results',
            'keep_same_settings', 'load_same_settings', 'newest_command', 'list_values', 'list_devices', 'first_to_last',
-           'describe_origin', 'describe_run']
+           'generated_note', 'describe_origin', 'describe_run']
 
 # %% ../../nbs/experiments/runner.ipynb #2a3f9829
 import json, re, statistics, time, warnings
@@ -24,7 +24,7 @@ from ..training.checkpoint import *
 from ..training.progress import *
 from ..training.mixed_precision import *
 from ..training.cuda_graphs import *
-from ..vision.synthetic import _made_with
+from ..vision.synthetic import synthetic_note, _made_with
 from ..vision.imagenette import *
 from ..vision.loaders import *
 from .results import *
@@ -352,6 +352,10 @@ def first_to_last(dates): # as text, the year first
     "The only one of these dates, or the first and the last, as text"
     found = sorted(set(dates))
     return found[0] if len(found) == 1 else f'{found[0]} to {found[-1]}'
+
+def generated_note(results): # raw results that share their images
+    "What must be said before anything else of results of generated images; a list, empty for others"
+    return [synthetic_note] if results[0]['settings']['data']['copy'].startswith('generated') else []
 
 def describe_origin(results): # raw results that share their images
     "Images, devices, versions and days of results, as text"

@@ -24,7 +24,6 @@ from ..rmsprop import *
 from ..adam import *
 from ..optim.muon import *
 from ..callbacks import *
-from ..vision.synthetic import synthetic_note
 from ..vision.loaders import *
 from ..baseline import *
 from .results import *
@@ -328,7 +327,6 @@ def show_sweep(out, # folder with raw results
 def sweep_report(results): # raw results, made with the same settings
     "What `tables.md` holds: how the runs were made, the table, what its columns mean, which search is open"
     data, chance = results[0]['settings']['data'], math.sqrt(0.25/results[0]['settings']['data']['n_valid'])
-    note = [synthetic_note] if data['copy'].startswith('generated') else []
     said = (f"Rates were chosen by {data['n_valid']} held-out training images, where chance alone moves an "
             f"accuracy by up to {chance:.3f} (one standard deviation); `accuracy` is that on the validation "
             "set, mean ± standard deviation over the seeds; `to the first` has its standard error.")
@@ -337,7 +335,7 @@ def sweep_report(results): # raw results, made with the same settings
     open_ = [f"The search has not ended for: {'; '.join(left)}."] if left else []
     none = [c.title for c in contenders.values() if c.title not in begun]
     if none: open_.append(f"No results yet: {'; '.join(none)}.")
-    return '\n\n'.join([*note, describe_run(*results), sweep_table(results), said, *open_])
+    return '\n\n'.join([*generated_note(results), describe_run(*results), sweep_table(results), said, *open_])
 
 def write_sweep(out): # folder with raw results
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
