@@ -127,12 +127,12 @@ def finding(name):
     "What the detective story of notebook 05 is about, in figures, and without its end"
     at = lambda run: [o['epochs'][-1]['accuracy'] for o in results('quick-cpu', run_configs, 'run')
                       if o['settings']['run'] == run]
-    book, mended, adam = (format_mean_std([100*a for a in at(run)], 1).split(' ')[0]
+    book, mended, adam = (format_mean_std([100*a for a in at(run)], 1)
                           for run in ('rmsprop', 'rmsprop_damped', 'adam'))
     return ("**One of the book's five runs is slow for a reason that neither its call nor its table shows.** "
-            f"Put right, the same call reaches {mended} % accuracy instead of {book} %, and ends beside "
-            f"Adam's {adam} % (three epochs at a small size, mean of {len(at('rmsprop'))} seeds). What went "
-            f"wrong? [`05_baseline`]({site}/baseline.html) is the detective story.")
+            f"Put right, the same call reaches {mended} % accuracy instead of {book} %, close to Adam's "
+            f"{adam} % (three epochs at a smaller size than in the table below, {len(at('rmsprop'))} seeds). "
+            f"What went wrong? [`05_baseline`]({site}/baseline.html) is the detective story.")
 
 def best_config(folder):
     "The config in `folder` with the highest mean, as a line: by the leaderboard's rules, and beside its best"
@@ -148,8 +148,8 @@ def best(name):
     "The best that the leaderboard's rules have given, with what must be said beside it"
     folders = sorted((root/'results').glob('record*-cpu'))
     lines = ' '.join(best_config(f.name) for f in folders)
-    return (f"By the rules of Imagenette's leaderboard, {lines} Ours is of a squashed copy of the images, "
-            f"so no leaderboard entry. [All results]({blob}/results/README.md).")
+    return (f"Trained as for Imagenette's leaderboard, at 128 pixels, {lines} But our images are a squashed "
+            f"copy, so these are no entries. [All results]({blob}/results/README.md).")
 
 def facts(name):
     "How much there is"

@@ -17,6 +17,7 @@ from ..core.events import *
 from ..core.messages import *
 from .imagenette import *
 from .images import *
+from .images import _crop_long
 
 # %% ../../nbs/vision/datasets.ipynb #c86151e1
 def split_names(names, # a list
@@ -85,10 +86,10 @@ class _MaskCache(ImageCache):
     def _as_large(self, file, size, image):
         "Mask `file` at the size of its image, flat, each number three times"
         from PIL import Image
-        a, (h, w) = _read_mask(file), size
-        if abs(a.shape[1]/a.shape[0] - w/h) > 1.5/min(h, w):
+        im, (h, w) = _crop_long(Image.fromarray(_read_mask(file))), size
+        if abs(im.width/im.height - w/h) > 1.5/min(h, w):
             raise ValueError(f"the mask {file} has other proportions than its image {image}")
-        a = np.asarray(Image.fromarray(a).resize((int(w), int(h)), Image.Resampling.NEAREST))
+        a = np.asarray(im.resize((int(w), int(h)), Image.Resampling.NEAREST))
         return np.repeat(a[...,None], 3, 2).reshape(-1)
 
 # %% ../../nbs/vision/datasets.ipynb #6d98d0df

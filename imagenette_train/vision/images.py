@@ -33,15 +33,19 @@ def _to_uint8(im):
 # %% ../../nbs/vision/images.ipynb #b1a1dba7
 _longest = 8 # side of an image, in units of its shorter side
 
+def _crop_long(im): # PIL image
+    "The image, or the middle of a very long one: at most 8 times as long as its shorter side"
+    w,h = im.size
+    most = _longest*min(w, h)
+    if max(w, h) <= most: return im
+    l,t = max(0, w-most)//2, max(0, h-most)//2
+    return im.crop((l, t, l+min(w, most), t+min(h, most)))
+
 def _shorter_side(im, min_side):
     "PIL image `im`, its shorter side resized to `min_side`, as an array; a very long one loses its ends"
     from PIL import Image
+    im = _crop_long(im)
     w,h = im.size
-    most = _longest*min(w, h)
-    if max(w, h) > most:
-        l,t = max(0, w-most)//2, max(0, h-most)//2
-        im = im.crop((l, t, l+min(w, most), t+min(h, most)))
-        w,h = im.size
     if min(w, h) != min_side:
         new = (max(min_side, round(o*min_side/min(w, h))) for o in (w, h))
         im = im.resize(tuple(new), Image.Resampling.BICUBIC)
