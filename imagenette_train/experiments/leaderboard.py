@@ -274,6 +274,8 @@ variants = dict(
     short_mid = ('short, scored on the middle', dict(_short, center_crop=0.875)),
     wide_mid  = ('short with one and a half times the channels, scored on the middle',
                  dict(_short, width=96, center_crop=0.875)),
+    crop35_mid = ('short, each image with a crop of its own that keeps 0.35 or more, scored on the middle',
+                 dict(_short, min_scale=0.35, per_image_crop=True, center_crop=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
     combo_air = ('momentum 0.6, three times the first rate, filters keep their length',
