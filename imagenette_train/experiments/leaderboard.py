@@ -67,7 +67,7 @@ class TrainingConfig:
     whiten: bool = False # is the first convolution whitened, and fixed?
     per_image_crop: bool = False # is every image cropped by itself, in place of the batch as a whole?
     take_turns: bool = False # is each image mirrored in every other epoch, not by chance?
-    center_crop: float = 1. # side of the middle that validation looks at, over that of the image
+    center_crop: float = 1. # side of the centre crop that validation looks at, over that of the image
 
 # %% ../../nbs/experiments/leaderboard.ipynb #ee5b8d3c
 def fix_filter_norm(p, # parameter, any shape
@@ -218,7 +218,7 @@ center_crops = 1., 0.95, 0.9, 0.875, 0.84, 0.75
 
 def score_center_crops(learn, # a `Learner` of `leaderboard_learner`, trained
                        crops): # values of `TrainingConfig.center_crop`
-    "What validation gives when it looks at so much of each image's middle"
+    "What validation gives on centre crops of these sizes, over the side of the image"
     def score(crop):
         dl = copy(learn.dls.valid)
         dl.tfm = copy(dl.tfm)
@@ -271,10 +271,10 @@ variants = dict(
     no_crop   = ('short, no crops', dict(_short, min_scale=1.)),
     each5     = ('short, each image with a crop of its own', dict(_short, per_image_crop=True)),
     turns     = ('short, mirrored in turns', dict(_short, take_turns=True)),
-    short_mid = ('short, scored on the middle', dict(_short, center_crop=0.875)),
-    wide_mid  = ('short with one and a half times the channels, scored on the middle',
+    short_mid = ('short, scored on a centre crop', dict(_short, center_crop=0.875)),
+    wide_mid  = ('short with one and a half times the channels, scored on a centre crop',
                  dict(_short, width=96, center_crop=0.875)),
-    crop35_mid = ('short, each image with a crop of its own that keeps 0.35 or more, scored on the middle',
+    crop35_mid = ('short, each image with a crop of its own that keeps 0.35 or more, scored on a centre crop',
                  dict(_short, min_scale=0.35, per_image_crop=True, center_crop=0.875)),
     mom_alone = ('a momentum of 0.6', dict(mom=0.6)),
     adam_mom  = ('Adam with a momentum of 0.6', dict(opt='adam', lr=3e-3, mom=0.6)),
