@@ -15,7 +15,7 @@ from .core.events import *
 from .core.events import _BaseCallback
 from .core.learner_base import *
 from .core.metrics import *
-from .core.metrics import _BaseRecorder
+from .core.metrics import _BaseRecorder, _is_void
 from .core.snapshot import *
 from .core.tasks import *
 
@@ -146,7 +146,7 @@ class Recorder(_BaseRecorder, Callback):
         if not self.losses: warn_of_broadcast(learn)
         # on a GPU we do not wait for the number
         loss = learn.loss.item() if learn.loss.is_cpu else learn.loss.detach()
-        learn.smooth_loss = smooth = self.smooth.add(loss)
+        learn.smooth_loss = smooth = self._smoothed(loss)
         self.raw_losses.append(loss)
         self.losses.append(smooth)
         self.lrs.append(learn.opt.hypers[-1]['lr'])
@@ -181,7 +181,8 @@ class TerminateOnNaNCallback(Callback):
     run_before, run_outside_fit = Recorder, False
     def before_backward(self): self.after_batch()
     def after_batch(self):
-        if self.loss is not None and not torch.isfinite(self.loss): self._end(f'the loss is {self.loss:.4g}')
+        if self.loss is None or torch.isfinite(self.loss) or _is_void(self.learn): return
+        self._end(f'the loss is {self.loss:.4g}')
     def before_step(self):
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         if norms and not torch.isfinite(torch.stack(norms)).all(): self._end('a gradient is NaN or infinite')

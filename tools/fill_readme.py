@@ -3,15 +3,17 @@ figures is typed, and draws what is stale in results/.
 
 What stands between `<!-- table NAME -->` and `<!-- end -->` is made here; where there is no raw result for a
 name yet, it says so."""
-import json, re, sys
+import filecmp, json, re, shutil, sys, tempfile
 from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.core.messages import pluralize
 from imagenette_train.baseline import chapter_runs, run_configs
 from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_values,
-                                                 load_results)
+                                                 load_results, newest_command)
+from imagenette_train.experiments.ablation import write_ablation
 from imagenette_train.training.progress import format_plain_row
-from imagenette_train.experiments.leaderboard import leaderboard, leaderboard_table, variants
+from imagenette_train.experiments.leaderboard import (leaderboard, leaderboard_table, variants,
+                                                      write_leaderboard)
 from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
 from imagenette_train.experiments.sweep import contenders, sweep_report, write_sweep
@@ -23,6 +25,8 @@ from opening import cfg, notebooks, source # noqa: E402
 files = [root/name for name in ('README.md', 'results/README.md', 'BENCHMARKS.md')]
 site, blob = f"{cfg['doc_host']}{cfg['doc_baseurl']}", f"{cfg['git_url']}/blob/{cfg['branch']}"
 most_words = 900 # of README
+writers = dict(reproduce=write_report, ablation=write_ablation, leaderboard=write_leaderboard,
+               sweep=write_sweep)
 
 def read(path): return json.loads((root/'results'/path).read_text(encoding='utf-8'))
 
@@ -216,10 +220,21 @@ def stale_sweep(folder):
     found = keep_same_settings(results(folder.name, contenders, 'contender'), 'contender')
     return (folder/'tables.md').read_text(encoding='utf-8') != f'{sweep_report(found)}\n'
 
+def stale_table(folder, write):
+    "Would `write` put another text into the table of `folder`? (It writes into a copy.)"
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copytree(folder, copy := Path(d)/folder.name)
+        write(copy)
+        return not filecmp.cmp(folder/'tables.md', copy/'tables.md', shallow=False)
+
 def stale():
     "Folder -> its tables and figures that are not those of its raw results"
-    folders = sorted(p.parent for p in (root/'results').glob('*/tables.md'))
-    found = {f: ['tables.md']*stale_sweep(f) if (f/'sweep.png').exists() else stale_files(f) for f in folders}
+    found = {}
+    for f in sorted(p.parent for p in (root/'results').glob('*/tables.md')):
+        command = newest_command(f)
+        if command == 'reproduce': found[f] = stale_files(f)
+        elif command == 'sweep': found[f] = ['tables.md']*stale_sweep(f)
+        else: found[f] = ['tables.md']*stale_table(f, writers[command])
     return {f: names for f,names in found.items() if names}
 
 def faults():
@@ -230,7 +245,7 @@ def faults():
 
 def main():
     if '--check' in sys.argv: sys.exit('\n'.join(faults()) or 0)
-    for folder in stale(): (write_sweep if (folder/'sweep.png').exists() else write_report)(folder)
+    for folder in stale(): writers[newest_command(folder)](folder)
     for path in files: path.write_text(filled(path.read_text(encoding='utf-8')), encoding='utf-8')
 
 if __name__ == '__main__': main()

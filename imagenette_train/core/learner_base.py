@@ -7,7 +7,7 @@ __all__ = ['trainable_params', 'norm_and_bias_params', 'add_oom_hint', 'check_me
 
 # %% ../../nbs/core/learner_base.ipynb #0cd9b62f
 import inspect, sys, threading, warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
@@ -191,6 +191,8 @@ class _Callbacks:
     def remove_cbs(self,
                    cbs): # callbacks, or classes of callbacks
         "Remove callbacks; a class removes all of its instances"
+        for cb in listify(cbs):
+            if isinstance(cb, str): raise TypeError(f"remove_cbs({cb!r}): give the class, or the callback")
         gone = lambda o: any(isinstance(o, cb) if isinstance(cb, type) else o is cb for cb in listify(cbs))
         if any(map(gone, self.cbs)): _check_not_fitting(self, 'callbacks are removed')
         self.cbs = [o for o in self.cbs if not gone(o)]
@@ -315,10 +317,16 @@ class _Optimizer(_MakesOptimizer):
         "A new optimizer for the model's parameters, as `splitter` groups them"
         self.opt = self._new_opt()
         _warn_of_own_lr(self)
-        for p,norm in norm_and_bias_params(self.model):
-            if not self.wd_bn_bias: self.opt.state[p]['do_wd'] = False
-            if norm and self.train_bn: self.opt.state[p]['force_train'] = True
+        self._mark_params(self.opt)
         return self.opt
+
+    def _mark_params(self, opt):
+        "Exempt biases and norms from weight decay, and norms from being frozen, as the Learner is set"
+        for p,norm in norm_and_bias_params(self.model):
+            marks = {} if self.wd_bn_bias else {'do_wd': False}
+            if norm and self.train_bn: marks['force_train'] = True
+            for k in ('do_wd', 'force_train'): opt.state[p].pop(k, None)
+            opt.state[p].update(marks)
 
     def _split_ids(self):
         "Which parameters the splitter hands to an optimizer, by id"
@@ -366,14 +374,19 @@ def _check_fit(learn, n_epoch):
                            "schedule and its record anew: train another Learner there, or use lr_find, "
                            "validate or get_preds, which leave no trace")
     if n_epoch: _check_loader(learn.dls.train, n_epoch)
+    if n_epoch > 1: _check_not_used_up(learn.dls.valid, 'validation')
 
 def _check_loader(dl, n_epoch):
     "An error if loader `dl` has nothing to train on, or not so often"
     if not n_batches(dl):
         raise ValueError("the training loader has no batch: fewer images than the batch size, and the last "
                          "partial batch dropped?")
+    _check_not_used_up(dl, 'training')
+
+def _check_not_used_up(dl, part):
+    "An error if `dl` can be gone through only once"
     if isinstance(dl, Iterator):
-        raise ValueError("the training batches come from an iterator, which is used up after one pass: make "
+        raise ValueError(f"the {part} batches come from an iterator, which is used up after one pass: make "
                          "a list of it, or give an object whose __iter__ starts anew")
 
 # %% ../../nbs/core/learner_base.ipynb #f3ff35df
@@ -444,7 +457,7 @@ def _dtypes(learn):
 
 def _dtype_hint(learn, said):
     "The data has another type than the weights"
-    if 'type' not in said.lower(): return
+    if 'type' not in said.lower() or not (learn.xb or learn.xkw): return
     batch, model, targets = _dtypes(learn)
     if learn.pred is None:
         if batch == model: return
@@ -530,12 +543,22 @@ def add_oom_hint(learn, e): # a Learner in a fit, and what went wrong in it
 # %% ../../nbs/core/learner_base.ipynb #edb51437
 class _LossAgain:
     "What an optimizer that steps with a closure asks of a Learner"
+    asked_again = False # is the loss of the batch being computed once more?
+
+    @contextmanager
+    def _forward_again(self):
+        "The forward pass under what callbacks put around it, such as autocast"
+        with ExitStack() as stack:
+            for cb in self.cbs:
+                if hasattr(cb, 'around_forward'): stack.enter_context(cb.around_forward())
+            yield
+
     def _loss_again(self):
         "The loss of the batch once more, differentiated anew: what LBFGS asks for, several times in a step"
         self.opt.zero_grad(set_to_none=True)
-        pred, loss = self.pred, self.loss
+        pred, loss, self.asked_again = self.pred, self.loss, True
         try:
-            self.pred = self.model(*self.xb, **self.xkw)
+            with self._forward_again(): self.pred = self.model(*self.xb, **self.xkw)
             self('after_pred')
             self.loss = self.loss_func(self.pred, *self.yb)
             self('after_loss')
@@ -543,7 +566,7 @@ class _LossAgain:
             self.loss.backward()
             self('after_backward')
             return self.loss
-        finally: self.pred, self.loss = pred, loss
+        finally: self.pred, self.loss, self.asked_again = pred, loss, False
 
 # %% ../../nbs/core/learner_base.ipynb #b728b3fa
 class _FitEnd(_LossAgain):

@@ -18,7 +18,7 @@ from .io import *
 from .batches import *
 from .hypers import *
 from .tasks import *
-from .tasks import _is_class_metric
+from .tasks import _class_weights, _is_class_metric
 
 # %% ../../nbs/core/metrics.ipynb #2c9c4bce
 def _at_least_float32(v):
@@ -38,8 +38,9 @@ class SmoothedMean:
     def __init__(self, beta=0.98): # how much of the old average stays
         self.beta, self.n, self.avg = beta, 0, 0.
     def add(self, v): # a number or 0-d tensor
-        if self.only_if_finite and self.n: v = _finite_or(v, self.value)
-        self.only_if_finite = False
+        checked, self.only_if_finite = self.only_if_finite, False
+        if checked and not self.n and not math.isfinite(v): return self.value # there is nothing to keep yet
+        if checked and self.n: v = _finite_or(v, self.value)
         self.n += 1
         self.avg = self.avg*self.beta + _at_least_float32(v)*(1-self.beta)
         return self.value
@@ -142,16 +143,41 @@ def _counted(loss_func, yb):
     counts = yb[0] != ignored
     return None if counts.all() else counts
 
+def _loss_weight(loss_func, yb):
+    "The weights of the targets that a loss for classes counts, summed, a 0-d tensor; None if it has none"
+    ignored, weights = ignored_index(loss_func), _class_weights(loss_func)
+    known = len(yb) == 1 and isinstance(yb[0], torch.Tensor) and not yb[0].is_floating_point()
+    if not known or loss_activation(loss_func) != 'softmax' or ignored is None: return
+    y, counts = yb[0], yb[0] != ignored
+    return (counts if weights is None else weights[y.masked_fill(~counts, 0)]*counts).sum()
+
 def _mean_loss(learn, counts):
     "The loss of a batch, and the share of its targets that it is the mean of, where `_counted` says `counts`"
     loss = _at_least_float32(learn.loss.detach())
-    if counts is None or loss_activation(learn.loss_func) != 'softmax': return loss, 1
-    share = counts.float().mean().item()
+    if counts is None and _class_weights(learn.loss_func) is None: return loss, 1
+    weight = _loss_weight(learn.loss_func, learn.yb)
+    if weight is None: return loss, 1
+    share = weight.item()/learn.yb[0].numel()
     return (loss if share else torch.zeros_like(loss)), share # of none, the mean is not a number
 
-def _measure(m, counts, pred, *yb):
+# %% ../../nbs/core/metrics.ipynb #037334e2
+def _is_void(learn):
+    "Has the batch no item, or no target that the loss counts, so that its mean is not a number?"
+    if not batch_items(learn.xb, learn.xkw, learn.yb): return True
+    counts = _counted(learn.loss_func, learn.yb)
+    return counts is not None and not counts.any()
+
+def _classes_as_in_loss(loss_func, pred, *yb):
+    "`pred`, its classes last where its shape leaves it open and cross entropy has taken them from axis 1"
+    if not (len(yb) == 1 and isinstance(pred, torch.Tensor) and pred.ndim > 2): return pred
+    both = yb[0].shape == pred.shape[:-1] == (*pred.shape[:1], *pred.shape[2:])
+    return pred.movedim(1, -1) if both and loss_activation(loss_func) == 'softmax' else pred
+
+def _measure(m, loss_func, counts, pred, *yb):
     "Metric `m` of a batch, and the share of targets that count: for classes, those that `_counted` says"
-    if counts is None or not _is_class_metric(m): return m(pred, *yb), 1
+    if not _is_class_metric(m): return m(pred, *yb), 1
+    pred = _classes_as_in_loss(loss_func, pred, *yb)
+    if counts is None: return m(pred, *yb), 1
     if not counts.any(): return 0., 0
     single = pred.numel() == yb[0].numel() # one output, a logit
     pred = pred.reshape(yb[0].shape) if single else _classes_last(pred, yb[0])
@@ -175,6 +201,7 @@ class MetricAccumulator:
     def add(self, learn): # a Learner that has just computed the loss of a batch
         "Add a batch"
         n = batch_items(learn.xb, learn.xkw, learn.yb)
+        if not n: return # its means are not numbers
         if self.sums is None: self._move(learn)
         counts = _counted(learn.loss_func, learn.yb) # once: on a GPU, it waits
         loss, share = _mean_loss(learn, counts)
@@ -182,7 +209,7 @@ class MetricAccumulator:
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
             else:
-                value, share = _measure(m, counts, learn.pred, *learn.yb)
+                value, share = _measure(m, learn.loss_func, counts, learn.pred, *learn.yb)
                 vals.append(_at_least_float32(torch.as_tensor(value))*n*share)
                 weights.append(n*share)
         if self.sums is not None: vals, weights = map(add, self.sums, vals), map(add, self.weights, weights)
@@ -262,6 +289,12 @@ class _BaseRecorder:
     def compute(self):
         "Loss and metrics of the validation batches seen since `begin_validate`"
         return self._valid.compute()
+
+    def _smoothed(self, loss):
+        "The smoothed loss with that of one more batch; without it, if no target of the batch counts"
+        # on a GPU nobody waits to find out
+        void = isinstance(loss, float) and math.isnan(loss) and _is_void(self.learn)
+        return self.smooth.value if void else self.smooth.add(loss)
 
     def _stop_clock(self):
         "Note the seconds since the epoch began; gives them as text"

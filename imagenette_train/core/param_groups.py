@@ -14,7 +14,7 @@ import torch
 from .messages import *
 from .hypers import *
 from .hypers import _carried, _fits_in_file, _in_our_names, _inner, _is_note, _needs_all
-from .hypers import _our_names, _plain_number, _synonyms, _update, _usual_bounds
+from .hypers import _our_names, _plain_number, _ranges, _synonyms, _update, _usual_bounds
 
 # %% ../../nbs/core/param_groups.ipynb #57aa1f00
 def _check_param(p, i, seen):
@@ -133,7 +133,9 @@ class _Hypers(_HyperChecks):
 
     def _spread(self, name, v):
         "Value `v` of a hyper for each group; a rate for all is multiplied by a group's note `lr_scale`"
+        if name in _ranges and isinstance(v, torch.Tensor) and not v.requires_grad: v = v.tolist()
         vs = broadcast_to_groups(v, len(self.param_lists))
+        v = _plain_number(v)
         if name != 'lr' or not any(self._notes) or not isinstance(v, (int, float)): return vs
         return [o*note.get('lr_scale', 1) for o,note in zip(vs, self._notes)]
 
@@ -200,7 +202,7 @@ class _Dtypes:
 def zero_or_drop_grad(p, # a parameter with a gradient
                       set_to_none): # drop it, instead of filling it with zeros?
     "Zero the gradient of `p` and detach it from its history, or set it to None"
-    if set_to_none: p.grad = None
+    if set_to_none or not p.requires_grad: p.grad = None # of one that was frozen, zeros would still move it
     else:
         if p.grad.grad_fn is not None: p.grad.detach_()
         p.grad.zero_()

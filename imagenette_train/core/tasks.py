@@ -117,6 +117,12 @@ def ignored_index(loss_func): # of a Learner
         return loss_func.keywords.get('ignore_index', ignored_index(loss_func.func))
     return -100 if loss_func in (F.cross_entropy, F.nll_loss) else getattr(loss_func, 'ignore_index', None)
 
+def _class_weights(loss_func):
+    "What each class weighs in the mean that `loss_func` takes, a tensor; None if all weigh the same"
+    if isinstance(loss_func, partial):
+        return loss_func.keywords.get('weight', _class_weights(loss_func.func))
+    return getattr(loss_func, 'weight', None) if loss_activation(loss_func) == 'softmax' else None
+
 def _without_mean(loss_func):
     "`loss_func` with a value for each target; None if it cannot give that"
     if isinstance(loss_func, nn.modules.loss._Loss):

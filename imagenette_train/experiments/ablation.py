@@ -171,9 +171,9 @@ def ablation_key(name, # of a trick
 def write_ablation(out): # folder with raw results
     "Write `tables.md` of the raw results in folder `out`; gives the table as text"
     results = load_same_settings(out, ablations, 'trick')
-    table = ablation_report(results)
-    atomic_write_text(Path(out)/'tables.md', '\n\n'.join([*generated_note(results), table]) + '\n')
-    return table
+    text = '\n\n'.join([*generated_note(results), describe_run(*results), ablation_report(results)])
+    atomic_write_text(Path(out)/'tables.md', f'{text}\n')
+    return text
 
 @takes_old_args
 def run_ablation(path=None, # folder of images; None: found as `find_imagenette` says

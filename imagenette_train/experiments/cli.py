@@ -6,7 +6,7 @@
 __all__ = ['cli_commands', 'main']
 
 # %% ../../nbs/experiments/cli.ipynb #69e3810d
-import sys, warnings
+import os, sys, warnings
 
 # %% ../../nbs/experiments/cli.ipynb #595bf17a
 cli_commands = {} # name -> the function that does it; its parameters are the options
@@ -42,7 +42,7 @@ def _names(runs): return runs.split(',') if runs else None
 @_command
 def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
                profile:str=None, # chapter (ResNet-34, 128 px; default on CUDA), quick (64 px), small, smoke
-               device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+               device:str=None, # cpu, cuda, mps, ... (default: a GPU if there is one)
                seeds:int=1, # number of seeds
                runs:str=None, # names with commas (default: adam,sgd,sgd_cb,momentum,rmsprop)
                out:str=None, # folder for the results (default: runs/PROFILE-DEVICE)
@@ -56,21 +56,23 @@ def _tables(out:str='runs/quick-cpu'): # folder with raw results
     "Tables and figures again, from the raw results of a command"
     # what writes them, and the columns that may go if the terminal is narrow
     writers = dict(reproduce=('write_report', ['call', 'seeds']), ablation=('write_ablation', ['change']),
-                   leaderboard=('write_leaderboard', []), sweep=('write_sweep', ['runs']))
+                   leaderboard=('write_leaderboard', 'droppable'), sweep=('write_sweep', ['runs']))
     command = _load('experiments.runner').newest_command(out) or 'reproduce' # which says what is missing
     writer, drop = writers[command]
-    text = getattr(_load(f'experiments.{command}'), writer)(out)
+    module = _load(f'experiments.{command}')
+    if isinstance(drop, str): drop = getattr(module, drop)
+    text = getattr(module, writer)(out)
     print(_load('experiments.results').fit_to_terminal(text, drop=drop))
 
 # %% ../../nbs/experiments/cli.ipynb #1e91a427
 @_command
 def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
               profile:str='quick', # as for reproduce; record: the variants of the leaderboard's config
-              device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+              device:str=None, # cpu, cuda, mps, ... (default: a GPU if there is one)
               seeds:int=1, # number of seeds
               runs:str=None, # names with commas (default: all tricks)
               epochs:int=None, # passes over the training set (default: as many as the profile says)
-              out:str=None, # folder for the results (default: runs/ablation-PROFILE-DEVICE)
+              out:str=None, # folder (default: runs/ablation-PROFILE-DEVICE; of record, runs/search-DEVICE)
               retrain:bool=False): # train again what is already there
     "Train with each trick of the notebooks and without it"
     if profile == 'record':
@@ -84,7 +86,7 @@ def _ablation(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the
 # %% ../../nbs/experiments/cli.ipynb #92d26c96
 @_command
 def _leaderboard(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
-                 device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+                 device:str=None, # cpu, cuda, mps, ... (default: a GPU if there is one)
                  seeds:int=3, # number of seeds
                  epochs:int=5, # 5 or 20: the leaderboard's two short races
                  runs:str=None, # configs with commas (default: our best)
@@ -99,7 +101,7 @@ def _leaderboard(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, 
 @_command
 def _sweep(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, the cache, a download)
            profile:str=None, # as for reproduce
-           device:str=None, # cpu, cuda, ... (default: CUDA if there is one)
+           device:str=None, # cpu, cuda, mps, ... (default: a GPU if there is one)
            seeds:int=3, # number of seeds for the best rate and its neighbours
            runs:str=None, # names with commas (default: all optimizers)
            out:str=None, # folder for the results (default: runs/sweep-PROFILE-DEVICE)
@@ -135,17 +137,26 @@ def _parse(argv):
     "The function that `argv` asks for, and its arguments; None if all is said already"
     from imagenette_train import __version__
     from imagenette_train.core.messages import suggest_name
-    if not argv or argv[0] in ('-h', '--help', 'help'): return print(_overview())
+    if argv[:1] == ['help']: argv = [*argv[1:2], '--help'] # help sweep is sweep --help
+    if not argv or argv[0] in ('-h', '--help'): return print(_overview())
     if argv[0] == '--version': return print(f'imagenette_train {__version__}')
     name, *rest = argv
     if name not in cli_commands:
         raise ValueError(f"there is no command {name!r}.{suggest_name(name, cli_commands)} Known: "
                          f"{', '.join(cli_commands)}; a command comes before its options")
     from fastcore.script import anno_parser
-    given = vars(anno_parser(cli_commands[name], prog=f'imagenette-train {name}').parse_args(rest))
+    if name == 'tables' and rest and not rest[0].startswith('-'): rest = ['--out', *rest]
+    parser = anno_parser(cli_commands[name], prog=f'imagenette-train {name}')
+    parser.allow_abbrev = False # --retr might mean --retrain, which is no small thing
+    given = vars(parser.parse_args(rest))
     return cli_commands[name], {k: v for k,v in given.items() if k not in ('pdb', 'xtra')}
 
 # %% ../../nbs/experiments/cli.ipynb #c1779212
+def _error_text(e):
+    "What error `e` says, without its number"
+    if not getattr(e, 'strerror', None): return str(e)
+    return f'{e.filename}: {e.strerror}' if e.filename else e.strerror
+
 def main():
     "Do what the command line says"
     argv = _renamed(sys.argv[1:])
@@ -153,12 +164,16 @@ def main():
         if found := _parse(argv):
             f, options = found
             f(**options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         how = 'the same command without --retrain' if '--retrain' in argv else 'the same command'
         print(f"\nInterrupted. What is finished is kept; {how} resumes there.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError: # whoever reads what we print has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, OSError) as e:
-        print(f'imagenette-train: {e}', file=sys.stderr)
+        print(f'imagenette-train: {_error_text(e)}', file=sys.stderr)
         sys.exit(2)
 
 # `python -m imagenette_train.experiments.cli`; a notebook is `__main__`, too, but has no such name

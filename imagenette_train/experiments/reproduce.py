@@ -152,7 +152,7 @@ def _fingerprint(out, results):
 
 # %% ../../nbs/experiments/reproduce.ipynb #cef7de21
 def write_report(out): # folder with raw results
-    "Write tables (Markdown) and figures of the raw results in folder `out`; gives the comparison as text"
+    "Write tables (Markdown) and figures of the raw results in folder `out`; gives comparison and origin"
     import matplotlib.pyplot as plt
     out, results = Path(out).expanduser(), load_same_settings(out, run_configs, 'run')
     both, made_of = compare_table(results), {'Software': None, 'Source': _fingerprint(out, results)}
@@ -160,7 +160,7 @@ def write_report(out): # folder with raw results
     for name,fig in _figures(out, results).items():
         with atomic_open(out/f'{name}.png') as f: fig.savefig(f, format='png', dpi=100, metadata=made_of)
         plt.close(fig)
-    return both
+    return '\n\n'.join([*generated_note(results), describe_run(*results), both])
 
 # %% ../../nbs/experiments/reproduce.ipynb #3347307f
 def stale_files(out): # folder that `write_report` wrote to

@@ -81,13 +81,20 @@ def best_k(accs): # dict: step of the grid -> dict: seed -> accuracy on the held
     "The step of the grid with the highest mean over its seeds; of equal ones the lowest rate"
     return max(sorted(accs), key=lambda k: statistics.mean(accs[k].values()))
 
-def _not_turned(accs, width):
+# steps of the grid from the start, four powers of ten: a curve that has not turned there is flat
+_furthest = 8
+
+def _not_turned(accs, width, start):
     "The next step of the grid on each side where the mean over the seeds has not yet fallen by `width`"
     curve = {k: statistics.mean(o.values()) for k,o in accs.items()}
     top, ends = max(curve.values()) - width, ((min(curve)-1, min(curve)), (max(curve)+1, max(curve)))
-    return [further for further,end in ends if curve[end] > top]
+    return [further for further,end in ends if curve[end] > top and abs(further-start) <= _furthest]
 
 # %% ../../nbs/experiments/sweep.ipynb #c6f82cc1
+def _missing(accs, ks, seeds):
+    "Steps `ks` of the grid with the seeds of which nothing is known yet, as pairs"
+    return [(k, s) for k in ks for s in range(seeds) if s not in accs.get(k, {})]
+
 def next_runs(accs, # what is known, as for `best_k`
               start, # where the search begins, as `grid_lr` counts
               book=None, # a rate that must be tried, too
@@ -96,10 +103,10 @@ def next_runs(accs, # what is known, as for `best_k`
     "What to train next, as pairs (step of the grid, seed); empty when the search is done"
     wanted = {start-1, start, start+1, *([] if book is None else [book]), *accs}
     steps = [k for k in range(min(wanted), max(wanted)+1) if k not in accs] # without gaps
-    steps = steps or _not_turned(accs, width)
+    steps = steps or _not_turned(accs, width, start)
     if steps: return [(k, 0) for k in steps]
     k = best_k(accs)
-    return [(j, s) for j in (k, k-1, k+1) for s in range(seeds) if s not in accs.get(j, {})]
+    return _missing(accs, [j for j in (k, k-1, k+1) if abs(j-start) <= _furthest+1], seeds)
 
 # %% ../../nbs/experiments/sweep.ipynb #6f3893b4
 def hold_out_dls(dls, # what `profile_data` gave

@@ -225,6 +225,7 @@ def _set_layers(root, states):
 def _setting(v):
     "A setting as plain data, to be compared; functions and the like by name"
     if isinstance(v, torch.Tensor) and v.numel() == 1: v = v.item()
+    if isinstance(v, torch.dtype): return str(v)
     try: return to_plain(v)
     except TypeError: return getattr(v, '__qualname__', type(v).__qualname__)
 
@@ -242,6 +243,14 @@ def _loss_name(f):
     if not isinstance(f, nn.Module): return cb_name(f)
     given = {k for c in type(f).__mro__ for k in inspect.signature(c.__init__).parameters}
     return f'{type(f).__name__} {_scalars({k: vars(f)[k] for k in sorted(given & {*vars(f)})})}'
+
+def _loss_weights(f):
+    "The weights with which loss `f` was made, of classes or of labels, as text"
+    given = {}
+    while isinstance(f, functools.partial): f, given = f.func, {**f.keywords, **given}
+    found = {k: given.get(k, getattr(f, k, None)) for k in ('weight', 'pos_weight')}
+    trained = isinstance(found['weight'], nn.Parameter)
+    return str({k: v.tolist() for k,v in found.items() if isinstance(v, torch.Tensor) and not trained})
 
 def _scalars(d): return {k: v for k,v in d.items() if isinstance(v, (bool, int, float, str))}
 
@@ -277,14 +286,16 @@ def _data_checksum(dl):
     return None if h.digest() == hashlib.sha256().digest() else h.hexdigest()[:16]
 
 # %% ../../nbs/training/checkpoint.ipynb #d3367ef0
-_newer = ('loss', 'metrics', 'layers', 'sampler', 'validation batches', 'checksum of the data')
+_newer = ('loss', 'metrics', 'layers', 'sampler', 'validation batches', 'checksum of the data',
+          'weights of the loss', 'wd_bn_bias', 'precision')
 
 def _newer_settings(learn):
     "The settings that files of earlier versions lack"
     dl, valid = learn.dls.train, learn.dls.valid
     samplers = [type(getattr(dl, k, None)).__name__ for k in ('sampler', 'batch_sampler')]
     values = (_loss_name(learn.loss_func), ', '.join(metric_names(learn.metrics)), _model_text(learn.model),
-              ', '.join(samplers), 0 if valid is None else n_batches(valid), _data_checksum(dl))
+              ', '.join(samplers), 0 if valid is None else n_batches(valid), _data_checksum(dl),
+              _loss_weights(learn.loss_func), learn.wd_bn_bias)
     return dict(zip(_newer, values))
 
 # %% ../../nbs/training/checkpoint.ipynb #50deb15e

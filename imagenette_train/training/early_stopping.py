@@ -6,9 +6,10 @@
 __all__ = ['metric_mode', 'TrackerCallback', 'EarlyStopping', 'SaveBestModel', 'ReduceLROnPlateau']
 
 # %% ../../nbs/training/early_stopping.ipynb #a33fdbef
-import math, re, uuid, warnings
+import hashlib, math, os, re, uuid, warnings
 from pathlib import Path
 from ..core.messages import *
+from ..core.io import *
 from ..core.batches import *
 from ..core.events import *
 from ..callbacks import *
@@ -87,10 +88,25 @@ class EarlyStopping(TrackerCallback):
         if self.waited >= self.patience: raise CancelFitException
 
 # %% ../../nbs/training/early_stopping.ipynb #3f37b0b9
+def _end_of(file):
+    "Size of `file`, and a checksum of its end, where a file of PyTorch's keeps those of its parts"
+    with file.open('rb') as f:
+        size = f.seek(0, os.SEEK_END)
+        f.seek(max(0, size - 2**16))
+        return size, hashlib.sha256(f.read()).hexdigest()
+
+def _check_written(cb):
+    "An error if the file of `SaveBestModel` `cb` is another than it wrote"
+    if cb._written is None or not cb.file.is_file() or cb._written == _end_of(cb.file): return
+    raise ValueError(f"{cb.file} is not what {cb.name} wrote: something else has written there since. Give "
+                     "each a file of its own; the weights are those of the last epoch")
+
+# %% ../../nbs/training/early_stopping.ipynb #3f37b0ba
 class SaveBestModel(TrackerCallback):
     "Writes `Learner.save`'s checkpoint when `monitor` has improved; a later fit must do better still"
     free_on_resume = ('file',) # when a training is resumed
-    _of = None # of which Learner it knows the best; None: of none yet, or as resumed
+    _of = _net = None # of which Learner and model it knows the best; None: of none yet, or as resumed
+    _written = None # what the file looked like when it was written
     def __init__(self,
                  file='best.pth', # where to
                  monitor='valid_loss', mode=None, min_delta=0., # as in `TrackerCallback`
@@ -99,18 +115,23 @@ class SaveBestModel(TrackerCallback):
         self.file, self.load_at_end = Path(file), load_at_end
     def begin_fit(self):
         mine = vars(self.learn).setdefault('_uid', uuid.uuid4().hex) # a copy of the Learner has the same
-        best = self.best if self._of in (None, mine) else None
+        net = next(self.learn.model.parameters(), None) # the model itself may be wrapped
+        best = self.best if self._of is None or (self._of == mine and self._net is net) else None
         super().begin_fit()
         others = [cb for cb in self.cbs if isinstance(cb, SaveBestModel) and cb is not self]
         if any(cb._writes_to(self.file) for cb in others):
             raise ValueError(f"two of {self.name} write to {self.file}: give each a file of its own")
-        self.best, self._of = best, mine
+        self.best, self._of, self._net = best, mine, net
     def _writes_to(self, file): return self.file.resolve() == file.resolve()
     def after_epoch(self):
         super().after_epoch()
-        if self.is_best: self.learn.save(self.file)
+        if not self.is_best: return
+        self.learn.save(self.file)
+        self._written = _end_of(self.file) if is_main_process() else None
     def after_fit(self):
-        if self.load_at_end and self.best is not None: self.learn.load(self.file)
+        if not self.load_at_end or self.best is None: return
+        _check_written(self)
+        self.learn.load(self.file)
 
 # %% ../../nbs/training/early_stopping.ipynb #8ff7a532
 class ReduceLROnPlateau(TrackerCallback):

@@ -6,9 +6,12 @@
 __all__ = ['GradientClip', 'GradientAccumulation']
 
 # %% ../../nbs/training/gradients.ipynb #e1f40ed7
+from functools import partial
+import torch
 from torch import nn
 from ..core.batches import *
 from ..core.events import *
+from ..core.metrics import _loss_weight
 from ..callbacks import *
 from .mixed_precision import *
 
@@ -26,6 +29,8 @@ class GradientClip(Callback):
 
     def begin_fit(self): self.norms = []
 
+    def after_backward(self):
+        if self.learn.asked_again: self.before_step() # LBFGS steps with this gradient
     def before_step(self):
         ps = [p for p,*_ in self.opt.all_params(with_grad=True)]
         if self.max_value is not None: nn.utils.clip_grad_value_(ps, self.max_value)
@@ -34,6 +39,12 @@ class GradientClip(Callback):
     def after_train(self): self.norms = [float(o) for o in self.norms] # thousands of tensors fill the memory
 
 # %% ../../nbs/training/gradients.ipynb #5479386e
+def _is_sum(loss_func):
+    "Is the loss of a batch a sum over its items, and no mean?"
+    if isinstance(loss_func, partial): return loss_func.keywords.get('reduction') == 'sum'
+    return getattr(loss_func, 'reduction', None) == 'sum'
+
+# %% ../../nbs/training/gradients.ipynb #5479386f
 class GradientAccumulation(Callback):
     "Accumulates gradients: steps only after `n_acc` items, and at the end of an epoch"
     run_valid, run_before, unique = False, MixedPrecision, True
@@ -45,7 +56,7 @@ class GradientAccumulation(Callback):
         if n_batches(self.dls.train) == float('inf'):
             raise ValueError("GradientAccumulation steps at the end of an epoch, "
                              "and the training loader has no length: give it a __len__")
-    def begin_train(self): self.count, self.true_loss, self.stepping = 0, None, False
+    def begin_train(self): self.count, self.weight, self.true_loss, self.stepping = 0, 0, None, False
     def begin_batch(self): self.stepping = False
 
     def before_backward(self):
@@ -55,15 +66,24 @@ class GradientAccumulation(Callback):
                              "them all in one batch")
         # of all processes, if there are several
         n = self.learn.n_items or batch_items(self.xb, self.xkw, self.yb)
-        if self.count == 0: self.first = n
-        self.count += n
+        if self.count == 0: self.first = max(n, 1)
+        part = self._weight(n)
+        self.count, self.weight = self.count + n, self.weight + part
         self.true_loss = self.loss
-        self.learn.loss = self.loss*(n/self.first)
+        self.learn.loss = self.loss*(part/self.first)
+
+    def _weight(self, n):
+        "What the loss of this batch is a mean over: `n` items, or the targets that count, by class weights"
+        if _is_sum(self.learn.loss_func): return self.first
+        weight = None if self.learn.n_items else _loss_weight(self.learn.loss_func, self.yb)
+        return n if weight is None else weight.item() if weight.is_cpu else weight
 
     def after_backward(self):
         if self.count < self.n_acc and self.iter < self.n_iter-1: raise CancelBatchException
-        for p,*_ in self.opt.all_params(with_grad=True): p.grad.div_(self.count/self.first)
-        self.several, self.count = self.count > self.first, 0
+        scale = 1 if _is_sum(self.learn.loss_func) else self.weight/self.first
+        scale = scale.where(scale > 0, 1) if isinstance(scale, torch.Tensor) else scale or 1 # gradients are 0
+        for p,*_ in self.opt.all_params(with_grad=True): p.grad.div_(scale)
+        self.several, self.count, self.weight = self.count > self.first, 0, 0
 
     def before_step(self):
         self._restore_loss()

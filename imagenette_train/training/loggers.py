@@ -36,12 +36,19 @@ class CSVLogger(Callback):
     def _open(self):
         "Write the file up to this epoch: rows of other fits, and ours if we resume"
         others = self.file.read_bytes()[:self.start] if self.start and self.file.exists() else b''
+        self._check_columns(others.decode('utf-8', 'replace'))
         with atomic_open(self.file) as f: f.write(others)
         self._open_file = self.file.open('a', newline='', encoding='utf-8')
         if self._told and is_stream(self.file): return
         self._told, rec = True, self.recorder
         if not others: self._write(rec.metric_names)
         for i,(v,s) in enumerate(zip(rec.values, rec.seconds)): self._write([i, *v, format_time(s)])
+    def _check_columns(self, others):
+        "An error if the text `others`, to which we append, has other columns"
+        theirs, ours = next(csv.reader(others.splitlines()), None), self.recorder.metric_names
+        if theirs not in (None, ours):
+            raise ValueError(f"{self.file} has the columns {', '.join(theirs)}, and this fit writes "
+                             f"{', '.join(ours)}: give it a file of its own, or append=False")
     def after_epoch(self):
         if self._open_file is not None: self._write(self.recorder.row)
     def cleanup_fit(self):
@@ -53,6 +60,14 @@ class CSVLogger(Callback):
         self._open_file.flush()
 
 # %% ../../nbs/training/loggers.ipynb #8f19d216
+def _figures(row):
+    "Those entries of dict `row` that are numbers; of a list each, as name_0, name_1 and so on"
+    each = {}
+    for k,v in row.items():
+        each.update({f'{k}_{i}': o for i,o in enumerate(v)} if isinstance(v, list) else {k: v})
+    return {k: v for k,v in each.items() if isinstance(v, (int, float))}
+
+# %% ../../nbs/training/loggers.ipynb #8f19d217
 class TensorBoardLogger(Callback):
     "Writes losses and hypers of each batch, and the table's row of each epoch, for TensorBoard"
     run_after, run_outside_fit, optional_on_resume = Recorder, False, True
@@ -84,8 +99,7 @@ class TensorBoardLogger(Callback):
         rec = self.recorder
         self._write(self.n_epochs, 'epoch', dict(zip(rec.metric_names[1:-1], rec.values[-1])))
     def _write(self, step, group, numbers):
-        for k,v in numbers.items():
-            if isinstance(v, (int, float)): self._writer.add_scalar(f'{group}/{k}', v, step)
+        for k,v in _figures(numbers).items(): self._writer.add_scalar(f'{group}/{k}', v, step)
     def cleanup_fit(self):
         self.before += self.train_iter # the next fit goes on from here
         if self._writer is not None: self._writer.close()
@@ -101,7 +115,7 @@ class LogCallback(Callback):
                  every=50): # training batches between two losses; None: epochs only
         self.log, self.every, self.before = log, every, 0
     def _log(self, **numbers):
-        known = {k: float(v) for k,v in numbers.items() if isinstance(v, (int, float))}
+        known = {k: float(v) for k,v in _figures(numbers).items()}
         if is_main_process(): self.log(known, step=self.before + self.train_iter)
     def after_batch(self):
         if not self.training or self.loss is None or not self.every or self.train_iter % self.every: return
@@ -165,23 +179,33 @@ class _MetricSums:
         for i,m in enumerate(self.ms): vars(m).update(sd[str(i) if str(i) in sd else m.name])
 
 # %% ../../nbs/training/loggers.ipynb #bccd1498
+def _unmixed_targets(cbs, before, now):
+    "The targets of a batch, as they were before MixUp, or before class numbers became shares"
+    mixed = [cb._unmixed for cb in cbs if getattr(cb, '_unmixed', None) is not None]
+    real = [isinstance(y, torch.Tensor) and y.is_floating_point() for y in (*before, *now)]
+    return mixed[0] if mixed else before if real == [False, True] else now
+
+# %% ../../nbs/training/loggers.ipynb #bccd1499
 class TrainMetrics(Callback):
     "Measures the Learner's metrics that are functions on the training batches, too; columns `train_...`"
     run_before, run_valid, run_outside_fit, order = Recorder, False, False, -5
+    _mine = ()
     def begin_fit(self):
         self._mine = [_TrainMetric(m) for m in self.metrics if not is_stateful_metric(m)]
         self.sums = _MetricSums(self._mine)
         self.learn.metrics = [*self.metrics, *self._mine]
     def begin_train(self):
         for m in self._mine: m.clear()
-    def begin_batch(self): self._yb = self.yb # as they are before MixUp mixes them
+    def begin_batch(self): self._yb = self.yb
     @torch.no_grad()
     def after_loss(self):
-        n = batch_items(self.xb, self.xkw, self._yb)
+        if self.learn.asked_again: return # LBFGS asks for the loss of one batch several times
+        yb = _unmixed_targets(self.cbs, self._yb, self.yb)
+        n = batch_items(self.xb, self.xkw, yb)
         if hasattr(self.dl, 'n_all'): n = self.dl.n # our share, which may be none of the items at hand
-        counts = _counted(self.learn.loss_func, self._yb)
+        counts = _counted(self.learn.loss_func, yb)
         for m in self._mine:
-            value, share = _measure(m.metric, counts, self.pred, *self._yb)
+            value, share = _measure(m.metric, self.learn.loss_func, counts, self.pred, *yb)
             m.feed(n*share, _at_least_float32(torch.as_tensor(value).detach()))
     def after_train(self): # each of several processes has measured its share
         gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)

@@ -11,6 +11,7 @@ from collections import namedtuple
 from fastcore.basics import patch
 from ..core.events import *
 from ..core.batches import *
+from ..core.metrics import _is_void
 from ..core.snapshot import *
 from ..callbacks import *
 from .schedule import *
@@ -35,7 +36,9 @@ class LRFinder(ParamScheduler):
     def after_batch(self):
         if self.loss is None: return
         loss = float(self.smooth_loss)
-        if not (math.isfinite(loss) and math.isfinite(self.loss.detach())): raise CancelFitException
+        if not (math.isfinite(loss) and math.isfinite(self.loss.detach())):
+            if _is_void(self.learn): return # no target counts, which says nothing of the rate
+            raise CancelFitException
         self.found.append(self.rate); self.lr_losses.append(loss)
         self.best = min(self.best, loss)
         if self.stop_div and loss > self.best + 3*abs(self.best) or len(self.found) >= self.num_it:
@@ -141,7 +144,8 @@ def lr_find(self:Learner,
     if not any(isinstance(cb, Recorder) for cb in self.cbs):
         raise ValueError("lr_find reads the smoothed loss of the Recorder, which was removed")
     finder = LRFinder(start_lr, end_lr, num_it, stop_div)
-    n_epoch = max(1, math.ceil(num_it/max(1, n_batches(self.dls.train))))
+    per_epoch = n_batches(self.dls.train) # without a length, it may be any number from 1 on
+    n_epoch = num_it if math.isinf(per_epoch) else math.ceil(num_it/max(1, per_epoch))
     with self.trial_run():
         self.opt, self.logger, self.stage = None, None, 0
         self.fit(n_epoch, cbs=finder)

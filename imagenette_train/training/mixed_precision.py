@@ -31,11 +31,15 @@ class _Autocast(Callback):
     run_after, order = TrainEvalCallback, -10
     _context = None # autocast, while it is on
 
-    def begin_batch(self):
-        self._exit_autocast()
+    def around_forward(self):
+        "Autocast, to be entered for a forward pass"
         dtype = self.dtype or _half_dtype(self.device) # before the first fit it was not chosen yet
         half = dtype != torch.float32
-        self._context = torch.autocast(self.device.type, dtype if half else None, enabled=half)
+        return torch.autocast(self.device.type, dtype if half else None, enabled=half)
+
+    def begin_batch(self):
+        self._exit_autocast()
+        self._context = self.around_forward()
         self._context.__enter__()
 
     def after_pred(self): self.learn.pred = to_float(self.pred)
@@ -99,8 +103,14 @@ class MixedPrecision(_Autocast):
         self.dtype, self.init_scale, self._given = dtype, init_scale, dtype is not None
         self.scaler = self._scaled_loss = None
 
+    def resume_settings(self):
+        "What a resumed training must have in common with this one; a type that suits the device may differ"
+        return {'precision': str(self.dtype) if self._given else None, f'{self.name}(dtype)': 'dtype',
+                f'{self.name}(init_scale)': self.init_scale}
+
     def begin_fit(self):
         self.skipped, self.steps, self.kept, self.in_a_row = 0, 0, False, 0
+        self._recorder = next((cb for cb in self.cbs if isinstance(cb, Recorder)), None)
         if self._given: _warn_if_slow(self.device, self.dtype)
         else: self.dtype = _half_dtype(self.device)
         if self.dtype == torch.float16:
@@ -113,14 +123,14 @@ class MixedPrecision(_Autocast):
         if self.kept: # a callback cancelled the step, and the gradients, already unscaled, are to be added to
             for p,*_ in self.opt.all_params(with_grad=True): p.grad.mul_(self.scaler.get_scale())
             self.kept = False
+        self._leave_out()
         self._plain_loss = self.loss
         self.learn.loss = self._scaled_loss = self.scaler.scale(self.loss)
 
     def _leave_out(self):
-        "What is not finite would stay in the smoothed loss for good, though this batch has not trained"
-        self.in_a_row += 1
+        "What is not finite would stay in the smoothed loss for good, and such a batch does not train"
         # ten in a row are no accident
-        self.recorder.smooth.only_if_finite = self.in_a_row <= 10
+        if self._recorder is not None: self._recorder.smooth.only_if_finite = self.in_a_row < 10
 
     def after_backward(self):
         if self.scaler is None: return
@@ -132,9 +142,8 @@ class MixedPrecision(_Autocast):
         if self.kept: self.in_a_row = 0
         self.steps += 1
         if not self.step_allowed:
-            self.skipped += 1
+            self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
             self.opt.zero_grad(set_to_none=True)
-            self._leave_out()
             raise CancelBatchException
 
     def _allow_step(self): self.step_allowed = True

@@ -19,7 +19,7 @@ class LabelSmoothing(nn.CrossEntropyLoss):
 
 # %% ../../nbs/training/mixup.ipynb #47f85a20
 class _Mix(Callback):
-    run_valid = False
+    run_valid, _unmixed = False, None
     def __init__(self,
                  alpha=0.4, # of the Beta distribution from which the share of the second image is drawn
                  c=None): # number of classes; None: that of `dls`. Labels and numbers (n, ...) need none
@@ -36,6 +36,7 @@ class _Mix(Callback):
             n_x, n_y = pluralize(len(self.xb), 'input'), pluralize(len(self.yb), 'target')
             raise ValueError(f"{self.name} mixes batches of the form (images, labels); "
                              f"this one has {n_x} by place and {n_y}")
+        self._unmixed = self.learn.yb # TrainMetrics measures with these
         x, y = (self._mix_numbers if self.y.is_floating_point() else self._mix_classes)(self.x, self.y)
         self.learn.xb, self.learn.yb = (x,), (y,)
 

@@ -71,16 +71,23 @@ def save(self:Learner,
          file, # path of the checkpoint, or an open binary file
          with_opt=True): # the optimizer's state, too?
     "Write model and optimizer to `file`, atomically; a loss that trains and the classes' names, too"
+    if str(file).endswith('.safetensors'):
+        raise ValueError(f"{file}: save writes a file of PyTorch's, so name it .pth. For the weights alone "
+                         "there is safetensors.torch.save_file(learn.model.state_dict(), file)")
     if not is_main_process(): return
     with self.eval_weights():
         opt = self.opt.state_dict() if with_opt and self.opt is not None else None
         if opt is not None and self.fitting: self._hypers_after_fit(opt)
-        parts = dict(model=self.model.state_dict(), loss=_loss_state(self.loss_func))
+        parts = dict(model=_uncompiled(self.model).state_dict(), loss=_loss_state(self.loss_func))
         for sd in parts.values(): _check_extra_state(sd)
         more = dict(loss=parts['loss'], vocab=_vocab(self.dls))
         atomic_save(dict(model=parts['model'], opt=opt, **{k: v for k,v in more.items() if v}), file)
 
 # %% ../../nbs/training/saving.ipynb #1909728c
+def _uncompiled(model):
+    "The network that `torch.compile` has wrapped, or `model` itself"
+    return getattr(model, '_orig_mod', model)
+
 def _read_safetensors(file):
     "The tensors in a safetensors file by name, on the CPU"
     from safetensors.torch import load
@@ -105,9 +112,15 @@ def _load_opt(self:Learner, sd, file):
     try: opt.load_state_dict(sd)
     except ValueError as e:
         raise ValueError(f"{file}: {e} To take the weights alone, say load(..., with_opt=False)") from None
+    self._mark_params(opt) # as this Learner is set, not the one that wrote the file
     self.opt = opt
 
 # %% ../../nbs/training/saving.ipynb #89b5f78f
+def _move_copies(opt):
+    "Copies of the weights that `opt` keeps (Lookahead, schedule-free, Prodigy) are those of the weights now"
+    for p,_,state,_ in () if opt is None else opt.all_params():
+        for k in {'slow', 'z', 'first'} & {*state}: state[k].copy_(p.data)
+
 def _warn_of_difference(learn, sd, has_loss, file):
     "A warning if what `file` holds was trained with other classes, or is without the loss's parameters"
     theirs, mine = sd.get('vocab'), _vocab(learn.dls)
@@ -124,30 +137,34 @@ def load(self:Learner,
          with_opt=True): # the optimizer's state, too? False to predict, or to train with another optimizer
     "Load model and optimizer from `file`; changes nothing if they do not fit, and executes no code"
     sd = _read(file, self.device)
-    check_state_dict_shapes(self.model.state_dict(), sd['model'], file)
+    model = _uncompiled(self.model)
+    sd['model'] = {k.removeprefix('_orig_mod.'): v for k,v in sd['model'].items()} # of a compiled one
+    check_state_dict_shapes(model.state_dict(), sd['model'], file)
     with_opt, loss = with_opt and sd['opt'] is not None, _loss_state(self.loss_func)
     if loss and 'loss' in sd: check_state_dict_shapes(loss, sd['loss'], f'the loss in {file}')
     with self._take_whole(file):
         if with_opt: self._load_opt(sd['opt'], file)
-        self.model.load_state_dict(sd['model'])
+        model.load_state_dict(sd['model'])
         if loss and 'loss' in sd: self.loss_func.load_state_dict(sd['loss'])
     _warn_of_difference(self, sd, bool(loss), file)
+    if not with_opt: _move_copies(self.opt)
     for cb in self.cbs: # an average starts from here
         getattr(cb, 'after_load', lambda: None)()
         if not with_opt: getattr(cb, '_weights_loaded_alone', lambda: None)()
     return self
 
 # %% ../../nbs/training/saving.ipynb #4f9a452c
-def _is_collated(b, n):
-    "Is list `b` one of tensors with `n` rows each, and not one of `n` things?"
-    return len(b) != n and all(isinstance(o, torch.Tensor) and o.ndim and len(o) == n for o in b)
+def _are_collated(bs, ns):
+    "Are lists `bs` of tensors with as many rows each as there are items (`ns`), and not of an item each?"
+    whole = all(isinstance(o, torch.Tensor) and o.ndim and len(o) == n for b,n in zip(bs, ns) for o in b)
+    return whole and len({len(b) for b in bs}) == 1 and any(len(b) != n for b,n in zip(bs, ns))
 
 def _concat_tensors(bs):
     if len({b.shape[1:] for b in bs}) > 1: return [o for b in bs for o in b] # such as sentences
     return torch.cat(bs)
 
 def _concat_lists(bs, ns):
-    if ns and len({len(b) for b in bs}) == 1 and all(map(_is_collated, bs, ns)):
+    if ns and _are_collated(bs, ns):
         return [concat_batches(list(o), ns) for o in zip(*bs)]
     return [o for b in bs for o in b]
 
@@ -176,6 +193,7 @@ def get_preds(self:Learner,
               dl=None, # batches, with or without targets; None: the validation set
               act=None): # what to do with each batch of predictions, such as `partial(torch.softmax, dim=-1)`
     "Predictions and targets (None if there are none) of all items, on the CPU"
+    if dl is None: self._check_valid(dl)
     gather = _Gather()
     with self.preserve_state(gather):
         self._silent = [*self._silent, *(cb for cb in self.cbs if isinstance(cb, Recorder))]

@@ -140,6 +140,7 @@ def _update_batch_norm(learn):
 class SWA(Callback):
     "Ends a fit with the mean of the weights after each of its last epochs (Izmailov et al., 2018)"
     order, unique, run_outside_fit = 50, True, False
+    n = 0 # weights that are in the mean
     def __init__(self, start=0.75): # share of the epochs before the first that counts; 0: all count
         if not 0 <= start < 1: raise ValueError(f"start={start} must be at least 0 and below 1")
         self.start = start

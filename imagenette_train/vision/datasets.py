@@ -16,6 +16,7 @@ import torch
 from ..core.events import *
 from ..core.messages import *
 from .imagenette import *
+from .imagenette import _check_n_per_class
 from .images import *
 from .images import _crop_long
 
@@ -24,6 +25,9 @@ def split_names(names, # a list
                 valid_pct, # share to keep back, between 0 and 1
                 seed): # anything; the same one gives the same split
     "`names` in two lists, for training and for validation; at least one in each"
+    if not 0 < valid_pct < 1:
+        raise ValueError(f"valid_pct={valid_pct} must be between 0 and 1: the share that is kept back for "
+                         "validation")
     n = min(max(1, round(len(names)*valid_pct)), len(names)-1)
     kept = set(random.Random(str(seed)).sample(range(len(names)), n))
     return [o for i,o in enumerate(names) if i not in kept], [o for i,o in enumerate(names) if i in kept]
@@ -34,9 +38,6 @@ def stratified_split(classes, # {class: names}
                      seed, # of the split
                      where): # for messages
     "The names of each class, split: `{'train': {class: names}, 'val': {class: names}}`"
-    if not 0 < valid_pct < 1:
-        raise ValueError(f"valid_pct={valid_pct} must be between 0 and 1: the share of each class that is "
-                         "kept back for validation")
     if len(classes) < 2:
         names = first_few(classes) or 'none'
         there = f"{pluralize(len(classes), 'folder')} ({names})"
@@ -87,7 +88,8 @@ class _MaskCache(ImageCache):
         "Mask `file` at the size of its image, flat, each number three times"
         from PIL import Image
         im, (h, w) = _crop_long(Image.fromarray(_read_mask(file))), size
-        if abs(im.width/im.height - w/h) > 1.5/min(h, w):
+        # the sides of image and mask are rounded, those of a large JPEG twice
+        if abs(im.width/im.height - w/h) > 1.5/min(h, w) + w/h/h:
             raise ValueError(f"the mask {file} has other proportions than its image {image}")
         a = np.asarray(im.resize((int(w), int(h)), Image.Resampling.NEAREST))
         return np.repeat(a[...,None], 3, 2).reshape(-1)
@@ -107,7 +109,7 @@ class ImageTargets(ImagenetteFolder):
 
     def files(self, n_per_class=None): # take only the first so many of each split, a pair; None: all
         "Lists of `(path, target)` for train and for val"
-        ns = n_per_class or (None, None)
+        ns = _check_n_per_class(n_per_class)
         return [[(self.path/name, y) for name,y in self.found[s][:n]] for s,n in zip(('train', 'val'), ns)]
 
     def cache(self,
@@ -267,11 +269,15 @@ def _read_csv(file, columns):
     found = [_column(names, c, i, file) for i,c in enumerate(columns)]
     return _rows(table, [c for c in found if c is not None], file), *found
 
+# %% ../../nbs/vision/datasets.ipynb #e88d2396
 def _rows(table, columns, file):
     "All rows of a CSV; an error names the line that cannot be read, or that ends before one of `columns`"
     rows = []
     try:
         for row in table:
+            if any(o.strip() for o in row.get(None) or ()): # beyond the last column
+                raise ValueError(f"{file}, line {table.line_num}: has more values than there are columns: "
+                                 "put a value that holds the separator into quotes")
             lost = [c for c in columns if row[c] is None]
             if lost: raise ValueError(f"{file}, line {table.line_num}: ends before column {lost[0]!r}")
             rows.append(row)
@@ -405,6 +411,8 @@ def _class_numbers(dl):
     y = dl.pics.y if hasattr(dl, 'pics') else getattr(getattr(dl, 'dataset', None), 'targets', None)
     if y is None and hasattr(getattr(dl, 'dataset', None), 'tensors'): y = dl.dataset.tensors[-1]
     y = None if y is None else torch.as_tensor(y)
+    indices = getattr(getattr(dl, 'sampler', None), 'indices', None) # a SubsetRandomSampler's
+    if y is not None and indices is not None: y = y[torch.as_tensor(indices)]
     if y is None or y.ndim != 1 or y.is_floating_point():
         raise ValueError("class_weights counts class numbers, one for each item, and this loader has none at "
                          "hand: compute n.sum()/(len(n)*n) with n = labels.bincount(). For several labels, "

@@ -118,6 +118,15 @@ def download_imagenette(url, # one of `URLs`
     return final
 
 # %% ../../nbs/vision/imagenette.ipynb #7c664dfa
+def _check_n_per_class(n_per_class): # a pair (train, val), or None
+    "The pair, None for all; an error unless each of the two is None, or 1 or more"
+    ns = (None, None) if n_per_class is None else n_per_class
+    if not isinstance(ns, (tuple, list)): ns = ()
+    if len(ns) != 2 or not all(n is None or n >= 1 for n in ns):
+        raise ValueError(f"n_per_class={n_per_class!r}: give a pair, how many images of each class to "
+                         "train and to validate on, such as (600, 200)")
+    return ns
+
 class _ClassFiles:
     "Files by split and class: `found` is `{split: {class: [names]}}`"
     def _check_classes(self):
@@ -132,11 +141,7 @@ class _ClassFiles:
     def files(self,
               n_per_class=None): # take only the first so many of each class, a pair (train, val); None: all
         "Lists of `(path, class number)` for train and for val"
-        ns = (None, None) if n_per_class is None else n_per_class
-        if not isinstance(ns, (tuple, list)): ns = ()
-        if len(ns) != 2 or not all(n is None or n >= 1 for n in ns):
-            raise ValueError(f"n_per_class={n_per_class!r}: give a pair, how many images of each class to "
-                             "train and to validate on, such as (600, 200)")
+        ns = _check_n_per_class(n_per_class)
         return [[(self._file(s, c, f), k) for k,c in enumerate(self.classes) for f in self.found[s][c][:n]]
                 for s,n in zip(('train', 'val'), ns)]
 
@@ -198,6 +203,6 @@ def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where n
             return ImagenetteFolder(generate_images(cache_dir()/'generated-160'), 'generated', check)
         except RuntimeError as e:
             advice = "Try again; nothing half-unpacked was left"
-            raise RuntimeError(f"the download of {url} broke: {e}. {advice}") from e
+            raise ValueError(f"the download of {url} broke: {f'{e}'.rstrip('.')}. {advice}") from e
     log(f"Images: {res.path}" + (f". {synthetic_note}" if res.generated else f" ({res.source})"))
     return res

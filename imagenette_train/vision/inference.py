@@ -19,6 +19,7 @@ from ..core.rng import *
 from ..core.tasks import *
 from ..callbacks import *
 from ..training.saving import *
+from ..training.saving import _uncompiled
 from . import images
 from .augment import *
 from .loaders import *
@@ -86,8 +87,9 @@ def predict(self:Learner,
 # %% ../../nbs/vision/inference.ipynb #aea4da2f
 def _layer(m):
     "The kind of layer `m` and its settings, as far as they matter for predictions"
-    for kind in (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd): # one of several GPUs, too
-        if isinstance(m, kind): return kind, ''
+    if isinstance(m, nn.modules.batchnorm._BatchNorm): # one of several GPUs, too
+        return nn.modules.batchnorm._BatchNorm, f'{m.eps} {m.affine} {m.track_running_stats}'
+    if isinstance(m, nn.modules.dropout._DropoutNd): return nn.modules.dropout._DropoutNd, ''
     return type(m), m.extra_repr().replace('inplace=True', '').rstrip(', ')
 
 def _layers(model): return [(name, *_layer(m)) for name,m in model.named_modules()]
@@ -107,7 +109,7 @@ def _export_info(learn):
     "What `model.json` says: all that must be known beside the weights"
     import torchvision
     from imagenette_train import __version__
-    dl, config = learn.dls.valid, _config_as_it_is(learn.model)
+    dl, config = learn.dls.valid, _config_as_it_is(_uncompiled(learn.model))
     if not isinstance(dl, ImageLoader):
         raise TypeError("export writes how images are prepared, and these DataLoaders are not from get_data: "
                         "keep the weights with learn.save")
@@ -194,7 +196,7 @@ def export(self:Learner, folder): # a new one, or that of an older export
     info, folder = _export_info(self), Path(folder).expanduser().resolve()
     again = _holds_export(folder)
     if not is_main_process(): return folder
-    with self.eval_weights(): weights = save(_weights(_bare_network(self.model)))
+    with self.eval_weights(): weights = save(_weights(_bare_network(_uncompiled(self.model))))
     content = weights, info, predict_script_text() if info['network']['library'] else None
     if again:
         with lock_dir(folder): _write_export(folder, *content)
@@ -305,8 +307,8 @@ def predict_script_text():
     builds = [f'def build_{kind}(net):\n{indent(lines, "    ")}\n    return build(net)'
               for kind,lines in _build_lines.items()]
     constants = [f'{k} = {getattr(images, k)!r}' for k in ('_whites', '_longest', '_formats')]
-    decoding = [images._to_uint8, images._shorter_side, images._open_image, images._why_not, images.is_stream,
-                images.check_is_file, images.decode_image]
+    decoding = [images._to_uint8, images._crop_long, images._shorter_side, images._open_image,
+                images._why_not, images.is_stream, images.check_is_file, images.decode_image]
     functions = [inspect.getsource(f).strip() for f in (_digest, _read_info, _read_weights, *decoding)]
     constants.append('_large_image_lock = threading.Lock()')
     lines = [_load_lines, _predict_lines, _decode_lines, '']

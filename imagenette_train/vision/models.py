@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.models import resnet18, resnet34, resnet50
 from fastcore.meta import delegates
 from ..core.messages import *
+from ..core.rng import *
 from .augment import imagenet_stats
 from ..callbacks import *
 from ..training.mixed_precision import *
@@ -50,11 +51,23 @@ def _call_arch(arch, pretrained):
         raise _no_weights(arch_name(arch), e, how) from None
 
 # %% ../../nbs/vision/models.ipynb #f0d68f54
+def _is_chain(net):
+    "Does `net` compute nothing but its layers in a row, and a flatten before the last?"
+    *body, last = net.children()
+    channels = next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
+    x, was = torch.randn(2, channels, 64, 64, device=last.weight.device), net.training
+    net.eval()
+    try:
+        with torch.no_grad(): return torch.allclose(net(x), nn.Sequential(*body, nn.Flatten(), last)(x))
+    except RuntimeError: return False # other images, or other layers in between
+    finally: net.train(was)
+
 def _ends_like_resnet(net):
-    "Does `net` end in pooling and one linear layer?"
+    "Does `net` end in pooling and one linear layer, and is it the chain of its layers?"
     layers = list(net.children())
     if len(layers) < 3: return False
-    return isinstance(layers[-2], nn.AdaptiveAvgPool2d) and isinstance(layers[-1], nn.Linear)
+    if not (isinstance(layers[-2], nn.AdaptiveAvgPool2d) and isinstance(layers[-1], nn.Linear)): return False
+    with preserve_rng(): return _is_chain(net)
 
 def create_body(arch, # function that makes a torchvision ResNet
                 pretrained=False): # with the weights trained on ImageNet (a download)?
