@@ -18,6 +18,14 @@ class LabelSmoothing(nn.CrossEntropyLoss):
         super().__init__(label_smoothing=eps)
 
 # %% ../../nbs/training/mixup.ipynb #47f85a20
+def _check_one_each(cb):
+    "An error unless the batch that callback `cb` mixes has one input and one target"
+    if len(cb.xb) == len(cb.yb) == 1: return
+    n_x, n_y = pluralize(len(cb.xb), 'input'), pluralize(len(cb.yb), 'target')
+    raise ValueError(f"{cb.name} mixes batches of the form (images, labels); this one has {n_x} by place and "
+                     f"{n_y}")
+
+# %% ../../nbs/training/mixup.ipynb #47f85a21
 class _Mix(Callback):
     run_valid, _unmixed = False, None
     def __init__(self,
@@ -32,10 +40,7 @@ class _Mix(Callback):
     def begin_fit(self): self.c = self.c_given or getattr(self.dls, 'c', None)
 
     def begin_batch(self):
-        if len(self.xb) != 1 or len(self.yb) != 1:
-            n_x, n_y = pluralize(len(self.xb), 'input'), pluralize(len(self.yb), 'target')
-            raise ValueError(f"{self.name} mixes batches of the form (images, labels); "
-                             f"this one has {n_x} by place and {n_y}")
+        _check_one_each(self)
         self._unmixed = self.learn.yb # TrainMetrics measures with these
         x, y = (self._mix_numbers if self.y.is_floating_point() else self._mix_classes)(self.x, self.y)
         self.learn.xb, self.learn.yb = (x,), (y,)
