@@ -242,6 +242,7 @@ callback_docs = dict( # name: (what holds unless you say so, what it is for and 
     run_outside_fit = ("`True`", "does it hear questions and trials? If passed to the call itself, it does"),
     after_create = ("", "called when it has joined a Learner; after an error here nobody has joined"),
     after_load = ("", "called after `learn.load` has put other weights into the model"),
+    around_forward = ("", "a context manager for a forward pass that an optimizer asks for, such as LBFGS"),
     preserve_state = ("", "a context manager around a question or trial: puts back what the callback changes "
                           "elsewhere. (In a fit, and by a trial, its own attributes are put back anyway.)"),
     eval_weights = ("", "a context manager: inside, the model has the weights that a validation scores, and "

@@ -419,7 +419,7 @@ def leaderboard_table(results): # raw results of `run_leaderboard`
     return markdown_table(rows, ['config', 'seeds', *(pluralize(i+1, 'epoch') for i in shown), 'board'])
 
 # columns that may go where a terminal is narrow, in this order
-droppable = ['seeds', '2 epochs', '4 epochs', '10 epochs', '1 epoch', 'board', 'held-out loss']
+droppable = ['seeds', '2 epochs', '4 epochs', '10 epochs', '3 epochs', '1 epoch', 'held-out loss']
 
 def write_leaderboard(out): # folder with raw results of `run_leaderboard` or `run_search`
     "Write `tables.md` of the raw results in folder `out`; gives what stands there"

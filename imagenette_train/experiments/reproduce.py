@@ -19,7 +19,6 @@ from ..training.cuda_graphs import *
 from ..training.progress import *
 from ..momentum import *
 from ..training.lr_finder import *
-from ..vision.synthetic import *
 from .results import *
 from .runner import *
 from ..baseline import *
@@ -324,14 +323,14 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
     if names is None: names = chapter_runs
     plan = ExperimentPlan(run_configs, 'run', names, profile, path, device, seeds, out)
-    p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
+    p = plan.profile
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} images\non {device_name(plan.device)}\n")
     with lock_dir(plan.out, wait=False):
         if retrain: begin_anew([*plan.files(), *[plan.out/'lr_find.json']*((0, 'sgd') in plan.todo)])
         done = list(_train_each(plan))
     table = fit_to_terminal(write_report(plan.out), drop=('call', 'seeds'))
-    print(f"Accuracy on the validation set\n\n{table}\n\nRaw results, tables.md and the figures are in\n"
-          f"{plan.out}{note}")
+    print(f"Accuracy on the validation set\n\n{table}\n\n"
+          f"Raw results, tables.md and the figures are in\n{plan.out}")
     if p.name == 'smoke': print(smoke_run_note)
     return done

@@ -268,11 +268,7 @@ def run_checkpoint(path): # JSON file of a result
 # %% ../../nbs/experiments/runner.ipynb #cedec221
 def _check_whole(res, file):
     "Raw result `res`, unless something is missing in it: then an error that names its `file`"
-    lost = [k for k in ('epochs', 'environment') if not res.get(k)]
-    lost += [k for k in ('seed', 'data') if k not in res['settings']]
-    if res.get('environment') and 'date' not in res['environment']: lost.append('date')
-    if 'run' in res['settings'] and 'trick' not in res['settings']:
-        lost += [k for k in ('losses', 'lrs') if k not in res]
+    lost = [k for k in ('epochs', 'environment') if k not in res] + ['seed']*('seed' not in res['settings'])
     if not lost: return res
     raise ValueError(f"{file} has no entry {first_few(lost)}: remove it, or move it to another folder")
 

@@ -95,11 +95,11 @@ def _end_of(file):
         f.seek(max(0, size - 2**16))
         return size, hashlib.sha256(f.read()).hexdigest()
 
-def _check_written(cb):
-    "An error if the file of `SaveBestModel` `cb` is another than it wrote"
-    if cb._written is None or not cb.file.is_file() or cb._written == _end_of(cb.file): return
-    raise ValueError(f"{cb.file} is not what {cb.name} wrote: something else has written there since. Give "
-                     "each a file of its own; the weights are those of the last epoch")
+def _check_written(saver):
+    "An error if the file of `SaveBestModel` `saver` is another than it wrote"
+    if saver._written is None or not saver.file.is_file() or saver._written == _end_of(saver.file): return
+    raise ValueError(f"{saver.file} is not what {saver.name} wrote: something else has written there since. "
+                     "Give each a file of its own; the weights are those of the last epoch")
 
 # %% ../../nbs/training/early_stopping.ipynb #3f37b0ba
 class SaveBestModel(TrackerCallback):

@@ -18,12 +18,12 @@ class LabelSmoothing(nn.CrossEntropyLoss):
         super().__init__(label_smoothing=eps)
 
 # %% ../../nbs/training/mixup.ipynb #47f85a20
-def _check_one_each(cb):
-    "An error unless the batch that callback `cb` mixes has one input and one target"
-    if len(cb.xb) == len(cb.yb) == 1: return
-    n_x, n_y = pluralize(len(cb.xb), 'input'), pluralize(len(cb.yb), 'target')
-    raise ValueError(f"{cb.name} mixes batches of the form (images, labels); this one has {n_x} by place and "
-                     f"{n_y}")
+def _check_one_each(mixer):
+    "An error unless the batch that callback `mixer` mixes has one input and one target"
+    if len(mixer.xb) == len(mixer.yb) == 1: return
+    n_x, n_y = pluralize(len(mixer.xb), 'input'), pluralize(len(mixer.yb), 'target')
+    raise ValueError(f"{mixer.name} mixes batches of the form (images, labels); this one has {n_x} by place "
+                     f"and {n_y}")
 
 # %% ../../nbs/training/mixup.ipynb #47f85a21
 class _Mix(Callback):

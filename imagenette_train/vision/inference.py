@@ -263,8 +263,10 @@ _predict_lines = '''def prepare(path, shorter_side, size, mean, std, middle=1.):
     x = x[:, :, at:at+kept, at:at+kept]
     if size != kept:
         x = F.interpolate(x, (size, size), mode='bilinear', antialias=True, align_corners=False)
-    mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (mean, std))
-    return ((x.float()/255 - mean)/std).contiguous(memory_format=torch.channels_last)'''
+    m, s, mean, std = (torch.tensor(o).view(1, 3, 1, 1) for o in (*imagenet_stats, mean, std))
+    x = (x.float()/255 - m)/s # as in training; then as the network's own images were
+    if not (torch.equal(mean, m) and torch.equal(std, s)): x = x*(s/std) + (m-mean)/std
+    return x.contiguous(memory_format=torch.channels_last)'''
 
 # %% ../../nbs/vision/inference.ipynb #e7d0194c
 _decode_lines = '''def decode(out, classes, kind, act):
@@ -310,7 +312,7 @@ def predict_script_text():
     decoding = [images._to_uint8, images._crop_long, images._shorter_side, images._open_image,
                 images._why_not, images.is_stream, images.check_is_file, images.decode_image]
     functions = [inspect.getsource(f).strip() for f in (_digest, _read_info, _read_weights, *decoding)]
-    constants.append('_large_image_lock = threading.Lock()')
+    constants += ['_large_image_lock = threading.Lock()', f'imagenet_stats = {imagenet_stats!r}']
     lines = [_load_lines, _predict_lines, _decode_lines, '']
     pieces = [_script_head, *builds, '\n'.join(constants), *functions, *lines]
     return '\n\n'.join(pieces)
