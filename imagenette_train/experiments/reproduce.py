@@ -19,6 +19,7 @@ from ..training.cuda_graphs import *
 from ..training.progress import *
 from ..momentum import *
 from ..training.lr_finder import *
+from ..vision.synthetic import *
 from .results import *
 from .runner import *
 from ..baseline import *
@@ -323,7 +324,7 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
     if profile is None: profile = 'chapter' if default_device(device).type == 'cuda' else 'quick'
     if names is None: names = chapter_runs
     plan = ExperimentPlan(run_configs, 'run', names, profile, path, device, seeds, out)
-    p = plan.profile
+    p, note = plan.profile, f'. {synthetic_note}' if plan.folder.generated else ''
     print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {p.n_epoch} epochs, "
           f"{len(plan.dls.train.pics)} images\non {device_name(plan.device)}\n")
     with lock_dir(plan.out, wait=False):
@@ -331,6 +332,6 @@ def reproduce(path=None, # folder of images; None: found as `find_imagenette` sa
         done = list(_train_each(plan))
     table = fit_to_terminal(write_report(plan.out), drop=('call', 'seeds'))
     print(f"Accuracy on the validation set\n\n{table}\n\n"
-          f"Raw results, tables.md and the figures are in\n{plan.out}")
+          f"Raw results, tables.md and the figures are in\n{plan.out}{note}")
     if p.name == 'smoke': print(smoke_run_note)
     return done
