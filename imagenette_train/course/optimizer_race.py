@@ -117,7 +117,7 @@ def race_figure(landscape='valley', # or 'dent', 'saddle'
         paths[name] = QuantizedGrid(clip_to_view(path, t['xlim'], t['ylim']), 3, levels=2047)
         distances[name] = QuantizedGrid(far, 3, log=True, lim=(0, 1e3))
         rows[name] = {'lr': QuantizedGrid(lr, 3, log=True), 'distance': distances[name],
-                      'first step within 0.1': QuantizedGrid(first_step_below(far), 3)}
+                      'reaches 0.1 at step': QuantizedGrid(first_step_below(far), 3)}
     knobs = {'start along': t['across'], 'start across': t['up'], 'rate': list(_shares)}
     panels = [PathPlot(t['f'], paths, t['xlim'], t['ylim'], t['goals'], start=list(knobs)[:2]),
               LinePlot(distances, 'distance from the minimum', log='y', ylim=(1e-6, 20))]
