@@ -145,7 +145,8 @@ def best_config(folder):
     for o in found: after.setdefault(o['settings']['variant'], []).append(100*o['epochs'][-1]['accuracy'])
     accs = max(after.values(), key=lambda vs: sum(vs)/len(vs))
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
-    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}); "
+    of = f', the best of {pluralize(len(after), "config")}' if len(after) > 1 else ''
+    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}{of}); "
             f"the board's best is {leaderboard[size, n_epoch]} %.")
 
 def best(name):
