@@ -90,14 +90,15 @@ class EarlyStopping(TrackerCallback):
 # %% ../../nbs/training/early_stopping.ipynb #3f37b0b9
 def _end_of(file):
     "Size of `file`, and a checksum of its end, where a file of PyTorch's keeps those of its parts"
-    with file.open('rb') as f:
+    with file.expanduser().open('rb') as f:
         size = f.seek(0, os.SEEK_END)
         f.seek(max(0, size - 2**16))
         return size, hashlib.sha256(f.read()).hexdigest()
 
 def _check_written(saver):
     "An error if the file of `SaveBestModel` `saver` is another than it wrote"
-    if saver._written is None or not saver.file.is_file() or saver._written == _end_of(saver.file): return
+    if saver._written is None or not saver.file.expanduser().is_file(): return
+    if saver._written == _end_of(saver.file): return
     raise ValueError(f"{saver.file} is not what {saver.name} wrote: something else has written there since. "
                      "Give each a file of its own; the weights are those of the last epoch")
 

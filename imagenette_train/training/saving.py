@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 import torch
 from fastcore.basics import patch
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
@@ -138,7 +139,7 @@ def load(self:Learner,
     "Load model and optimizer from `file`; changes nothing if they do not fit, and executes no code"
     sd = _read(file, self.device)
     model = _uncompiled(self.model)
-    sd['model'] = {k.removeprefix('_orig_mod.'): v for k,v in sd['model'].items()} # of a compiled one
+    consume_prefix_in_state_dict_if_present(sd['model'], '_orig_mod.') # of a compiled one
     check_state_dict_shapes(model.state_dict(), sd['model'], file)
     with_opt, loss = with_opt and sd['opt'] is not None, _loss_state(self.loss_func)
     if loss and 'loss' in sd: check_state_dict_shapes(loss, sd['loss'], f'the loss in {file}')
