@@ -54,6 +54,7 @@ def _call_arch(arch, pretrained):
 def _is_chain(net):
     "Does `net` compute nothing but its layers in a row, and a flatten before the last?"
     *body, last = net.children()
+    if last.weight.is_meta: return True # there are no numbers to compare
     channels = next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
     x, was = torch.randn(2, channels, 64, 64, device=last.weight.device), net.training
     net.eval()
