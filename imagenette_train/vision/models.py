@@ -54,7 +54,8 @@ def _call_arch(arch, pretrained):
 def _is_chain(net):
     "Does `net` compute nothing but its layers in a row, and a flatten before the last?"
     *body, last = net.children()
-    if last.weight.is_meta: return True # there are no numbers to compare
+    # a Sequential is one; on the meta device there are no numbers to compare
+    if isinstance(net, nn.Sequential) or last.weight.is_meta: return True
     channels = next((m.in_channels for m in net.modules() if isinstance(m, nn.Conv2d)), 3)
     x, was = torch.randn(2, channels, 64, 64, device=last.weight.device), net.training
     net.eval()
