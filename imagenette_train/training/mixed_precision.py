@@ -123,14 +123,11 @@ class MixedPrecision(_Autocast):
         if self.kept: # a callback cancelled the step, and the gradients, already unscaled, are to be added to
             for p,*_ in self.opt.all_params(with_grad=True): p.grad.mul_(self.scaler.get_scale())
             self.kept = False
-        self._leave_out()
+        # what is not finite would stay in the smoothed loss, and such a batch does not train; but ten in a
+        # row are no accident
+        if self._recorder is not None: self._recorder.smooth.only_if_finite = self.in_a_row < 10
         self._plain_loss = self.loss
         self.learn.loss = self._scaled_loss = self.scaler.scale(self.loss)
-
-    def _leave_out(self):
-        "What is not finite would stay in the smoothed loss for good, and such a batch does not train"
-        # ten in a row are no accident
-        if self._recorder is not None: self._recorder.smooth.only_if_finite = self.in_a_row < 10
 
     def after_backward(self):
         if self.scaler is None: return
