@@ -6,8 +6,8 @@
     python tools/run_tests.py --avx2              # the slowest notebooks as on a CPU without bfloat16
 
 The slowest cells are listed at the end; `--slowest 30` lists so many."""
-import argparse, builtins, contextlib, dis, importlib, io, json, os, queue, re, shutil, subprocess, sys
-import tarfile, tempfile, time, types
+import argparse, builtins, contextlib, dis, importlib, io, json, os, queue, re, shutil, signal, subprocess
+import sys, tarfile, tempfile, time, types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -23,6 +23,7 @@ slowest_on_avx2 = ['03_adam', 'core/fused', 'core/fused_checks', 'optim/muon', '
                    'training/distributed', 'training/mixed_precision', 'vision/loaders', 'vision/models',
                    'experiments/leaderboard', 'experiments/reproduce', 'experiments/sweep']
 most_seconds = 60 # of a notebook, there
+most_seconds_of_a_check = 900 # what hangs is stopped, and says where it was; so in tools/timed_cells.py
 # these first, so that no long one is left alone at the end
 longest_first = ['training/checkpoint', 'optim/muon', '03_adam', 'core/fused', 'training/distributed',
                  'training/callback_checks', 'core/fused_checks', 'vision/inference', '02_rmsprop',
@@ -89,6 +90,30 @@ def slowest_cells(tooks, n):
 
 # --- checks: each gives a list of what is wrong
 
+def stop(process):
+    "End `process` and those that it has started; Python's say where they were"
+    for sig in (signal.SIGABRT, signal.SIGKILL):
+        with contextlib.suppress(OSError): os.killpg(process.pid, sig)
+        with contextlib.suppress(subprocess.TimeoutExpired): process.wait(5)
+
+def said_by(cmd, cwd=root, env=os.environ, most=most_seconds_of_a_check):
+    "Run `cmd`, for `most` seconds at most; gives its exit code and what it said"
+    # into a file: the end of a pipe does not come while a process that it left behind holds it
+    with tempfile.TemporaryFile('w+') as f:
+        p = subprocess.Popen([str(o) for o in cmd], cwd=cwd, env={**env, 'PYTHONFAULTHANDLER': '1'}, stdout=f,
+                             stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        late = ''
+        try: p.wait(most)
+        except subprocess.TimeoutExpired: late = f'\nIt was stopped after {most} s.'
+        finally: stop(p)
+        f.seek(0)
+        return p.returncode, re.sub('\n*Extension modules: .*', '', f.read()) + late
+
+def told_by(tool, *args):
+    "What a tool of ours says when it fails"
+    code, said = said_by([bin/'python', f'tools/{tool}.py', *args])
+    return [] if code == 0 else [said[-3000:]]
+
 def unchanged(commands, *paths):
     "Files of `paths` that running `commands` changes; or what a command says that fails"
     def read():
@@ -96,8 +121,8 @@ def unchanged(commands, *paths):
         return {f: f.read_bytes() for f in found if f.is_file() and f.suffix in ('.py', '.ipynb', '.md')}
     before = read()
     for c in commands:
-        p = subprocess.run([bin/c[0], *c[1:]], cwd=root, capture_output=True, text=True)
-        if p.returncode: return [f'{" ".join(c)}: {(p.stdout + p.stderr)[-3000:]}']
+        code, said = said_by([bin/c[0], *c[1:]])
+        if code: return [f'{" ".join(c)}: {said[-3000:]}']
     after = read()
     changed = [f for f in before.keys() | after.keys() if before.get(f) != after.get(f)]
     return sorted(str(f.relative_to(root)) for f in changed)
@@ -131,9 +156,9 @@ def example_runs():
         shutil.copy(next((tmp/'my_images').rglob('*.JPEG')), tmp/'new.jpg')
         code += '\nassert len(learn.recorder.values) == 3'
         env = {**os.environ, 'MPLBACKEND': 'agg', 'OMP_NUM_THREADS': '1', 'IMAGENETTE_TRAIN_CACHE': str(tmp)}
-        p = subprocess.run([bin/'python', '-c', code], cwd=tmp, env=env, capture_output=True, text=True)
+        status, said = said_by([bin/'python', '-c', code], tmp, env)
         made = (tmp/'my_model/predict.py').is_file()
-    return [] if p.returncode == 0 and made else [(p.stdout + p.stderr)[-3000:]]
+    return [] if status == 0 and made else [said[-3000:]]
 
 def results_drawn():
     "Tables and pictures in results/ are those of the raw files beside them"
@@ -146,7 +171,7 @@ def gpu_in_time():
         with tempfile.TemporaryDirectory() as tmp:
             cmd = [bin/'python', 'tools/gpu.py', '--rehearse', '--out', tmp, '--minutes', str(minutes),
                    '--parts', 'env', 'runs', 'fastai', *more]
-            subprocess.run(cmd, cwd=root, capture_output=True)
+            said_by(cmd)
             with tarfile.open(f'{tmp}/gpu-results.tar.gz') as tar:
                 rows = map(json.loads, tar.extractfile('rows.jsonl'))
                 return {part: value for part,what,value in rows if what == 'the whole part'}
@@ -163,8 +188,7 @@ def gpu_in_time():
 
 def packed():
     "Wheel and sdist install in an empty folder, and a notebook runs there"
-    p = subprocess.run([bin/'python', 'tools/check_package.py'], cwd=root, capture_output=True, text=True)
-    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
+    return told_by('check_package')
 
 def globals_of(code):
     "The names that compiled `code`, and the code inside it, looks up globally"
@@ -206,10 +230,6 @@ def safe_without_gpu():
         if not said.getvalue().startswith('No GPU here.'): wrong.append(f'{path.stem}: {said.getvalue()}')
     return wrong
 
-def told_by(tool, *args):
-    "What a tool of ours says when it fails"
-    p = subprocess.run([bin/'python', f'tools/{tool}.py', *args], cwd=root, capture_output=True, text=True)
-    return [] if p.returncode == 0 else [(p.stdout + p.stderr)[-3000:]]
 
 def documented():
     "nbdev makes a page of every notebook"

@@ -5,10 +5,12 @@
 
 Of each cell: the seconds that it computed, those that passed, its id, what it does. On a machine with other
 work the second figure says little."""
-import json, os, resource, subprocess, sys, time
+import faulthandler, json, os, resource, subprocess, sys, time
 from pathlib import Path
 from execnb.shell import CaptureShell
 from nbdev.test import nbdev_test
+
+most_seconds = 900 # of a notebook: one that hangs says where, and ends
 
 def title(source):
     "The first line of a cell that says what it does"
@@ -33,6 +35,7 @@ def clocked(run_cell, seen):
 def run(notebook, file):
     "Test `notebook`; `file` gets what it took"
     seen, start = [], time.perf_counter()
+    faulthandler.dump_traceback_later(most_seconds, exit=True, file=sys.__stderr__)
     CaptureShell.cell = clocked(CaptureShell.cell, seen)
     try: nbdev_test.__wrapped__(path=notebook, n_workers=0) # without its command line
     finally:

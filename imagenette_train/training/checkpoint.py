@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from ..core.messages import *
 from ..core.io import *
-from ..core.io import _remove_stale_parts
 from ..core.rng import *
 from ..core.rng import _check_memory, _generator_types, _has_state_dict
 from ..core.batches import *
@@ -569,7 +568,7 @@ class _ReadsCheckpoint(_TakesOver):
         self._resumed, self._ended = sd, sd['ended']
         self._tell_processes(sd, _our_place(learn)[1])
         if sd['ended']:
-            _remove_stale_parts(self.file) # nobody will write there, and a killed process may have left one
+            remove_stale_parts(self.file) # nobody will write there, and a killed process may have left one
             self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
 
 # %% ../../nbs/training/checkpoint.ipynb #58cac895

@@ -102,6 +102,7 @@ def download_imagenette(url, # one of `URLs`
     from torchvision.datasets import Imagenette
     from torchvision.datasets.utils import download_url
     final = Path(dest or cache_dir()).expanduser()/Path(url).stem
+    remove_stale_parts(final)
     if final.is_dir(): return final
     if url not in _sizes:
         raise ValueError(f"{url!r} is none of URLs; images of your own are given as path=...")
@@ -193,7 +194,7 @@ def find_imagenette(url=URLs.IMAGENETTE_160, # which archive to download where n
     path = path or os.environ.get('IMAGENETTE_TRAIN_DATA')
     if path: res = ImagenetteFolder(path, 'given', check)
     elif (cache_dir()/Path(url).stem).is_dir():
-        res = ImagenetteFolder(cache_dir()/Path(url).stem, 'cached', check)
+        res = ImagenetteFolder(download_imagenette(url), 'cached', check) # which is there
     else:
         make_cache_dir()
         try: res = ImagenetteFolder(download_imagenette(url), 'downloaded', check)

@@ -188,6 +188,7 @@ def cache_images(files, # list of `(path, class number)`
     key = hashlib.sha256(json.dumps([min_side, stats]).encode()).hexdigest()[:20]
     d = cache_dir()/'decoded'
     raw, idx = d/f'{key}.u8', d/f'{key}.json'
+    for f in (raw, idx): remove_stale_parts(f) # where all is written, nobody writes any more
     if (sizes := _read_index(raw, idx)) is None:
         make_cache_dir('decoded')
         bar = progress_bar(total=len(files), desc=f'decoding to {min_side} px', unit='image')

@@ -89,6 +89,7 @@ def generate_images(dest, # folder to make; nothing is done if it is there and w
     "Draw ten classes of shapes on textured backgrounds, in Imagenette's folder layout; return the folder"
     dest = Path(dest).expanduser()
     wanted = dict(n_train=n_train, n_valid=n_valid, size=size, seed=seed)
+    remove_stale_parts(dest)
     if _made_with(dest) == wanted: return dest
     _check_free(dest)
     bar = progress_bar(total=10*(n_train+n_valid), desc='drawing images', unit='image')
