@@ -20,7 +20,7 @@ import torch.nn as nn
 import torchvision
 from functools import partial
 from hypothesis import HealthCheck, settings, strategies as st
-from tqdm import tqdm
+from tqdm.auto import tqdm # the class that our bars have; its lock is its own, not that of tqdm's others
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from fused_fuzz import fuzz
 from imagenette_train.all import *
@@ -296,8 +296,6 @@ class Folders:
 
 def folders(n, rng, tmp):
     "Kill `n` writers of each kind of folder: how many left the old or the new one, and no rubbish for good"
-    # the usual lock of progress bars is shared with the children, and a killed one never gives it back
-    tqdm.set_lock(threading.RLock())
     subject, held = Folders(tmp/'folders'), {}
     for kind,(write, whole) in subject.kinds.items():
         held[kind] = 0
@@ -493,6 +491,8 @@ def parts_of(a, rng, tmp):
 def main():
     a = arguments()
     warnings.simplefilter('ignore')
+    # the usual lock of progress bars is shared with the children, and a killed one never gives it back
+    tqdm.set_lock(threading.RLock())
     rng, tmp = random.Random(a.seed), Path(tempfile.mkdtemp())
     out, parts = Path(a.out), parts_of(a, rng, tmp)
     res = json.loads(out.read_text()) if a.only and out.exists() else {}
