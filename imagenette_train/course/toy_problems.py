@@ -428,8 +428,8 @@ def plot_lr_curves(curves, # dict: name -> what `lr_curve` gave
         line, = ax.plot(curve.keys(), [statistics.mean(o) for o in curve.values()], **style)
         for x,ys in curve.items(): ax.plot([x]*len(ys), ys, '.', ms=4, color=line.get_color())
         ax.plot(lr, loss, '*', ms=13, color=line.get_color())
-        below = dict(xytext=(0, -14), textcoords='offset points', ha='center')
-        ax.annotate(name, (lr, loss), color=line.get_color(), **below)
+        below = dict(xytext=(0, -6), textcoords='offset points', ha='center', va='top')
+        ax.annotate(name, (lr, min(curve[lr])), color=line.get_color(), **below) # no dot of its own is there
         print(f'{name:>8}: best learning rate {lr}, loss {loss:.2f} ± {sd:.2f}')
     ax.set(xscale='log', ylim=(0, 1.6), xlabel='learning rate', ylabel='training loss, last epoch')
     fig.tight_layout()

@@ -236,9 +236,9 @@ def _cb_settings(cb):
     return {f'{cb.name}({k})': _setting(vars(cb)[k]) for k in given}
 
 # %% ../../nbs/training/checkpoint.ipynb #fab43dcb
-def _loss_name(f):
-    "A loss in words: its name, and the numbers and words that it was made with"
-    if isinstance(f, functools.partial): return f'{_loss_name(f.func)} {_scalars(f.keywords)}'
+def _in_words(f):
+    "A loss or an optimizer callback in words: its name, and the numbers and words that it was made with"
+    if isinstance(f, functools.partial): return f'{_in_words(f.func)} {_scalars(f.keywords)}'
     if not isinstance(f, nn.Module): return cb_name(f)
     given = {k for c in type(f).__mro__ for k in inspect.signature(c.__init__).parameters}
     return f'{type(f).__name__} {_scalars({k: vars(f)[k] for k in sorted(given & {*vars(f)})})}'
@@ -286,15 +286,16 @@ def _data_checksum(dl):
 
 # %% ../../nbs/training/checkpoint.ipynb #d3367ef0
 _newer = ('loss', 'metrics', 'layers', 'sampler', 'validation batches', 'checksum of the data',
-          'weights of the loss', 'wd_bn_bias', 'precision')
+          'weights of the loss', 'wd_bn_bias', 'optimizer callbacks', 'precision')
 
 def _newer_settings(learn):
     "The settings that files of earlier versions lack"
     dl, valid = learn.dls.train, learn.dls.valid
     samplers = [type(getattr(dl, k, None)).__name__ for k in ('sampler', 'batch_sampler')]
-    values = (_loss_name(learn.loss_func), ', '.join(metric_names(learn.metrics)), _model_text(learn.model),
+    values = (_in_words(learn.loss_func), ', '.join(metric_names(learn.metrics)), _model_text(learn.model),
               ', '.join(samplers), 0 if valid is None else n_batches(valid), _data_checksum(dl),
-              _loss_weights(learn.loss_func), learn.wd_bn_bias)
+              _loss_weights(learn.loss_func), learn.wd_bn_bias,
+              ', '.join(map(_in_words, getattr(learn.opt, 'cbs', ()))))
     return dict(zip(_newer, values))
 
 # %% ../../nbs/training/checkpoint.ipynb #50deb15e
