@@ -118,7 +118,7 @@ class TrainEvalCallback(Callback):
         self.learn.train_mode(False)
     def begin_batch(self):
         learn = self.learn # looked up once: this runs for every batch
-        if learn.training: learn.pct_train = min(1., learn.train_iter / (learn.n_epoch * learn.n_iter))
+        if learn.training: learn.pct_train = (learn.epoch + min(1., learn.iter/learn.n_iter)) / learn.n_epoch
     def after_batch(self):
         if self.learn.training: self.learn.train_iter += 1
 
@@ -182,7 +182,7 @@ class TerminateOnNaNCallback(Callback):
     def before_backward(self): self.after_batch()
     def after_batch(self):
         if self.loss is None or torch.isfinite(self.loss) or _is_void(self.learn): return
-        self._end(f'the loss is {self.loss:.4g}')
+        self._end(f'the loss is {self.loss.item():.4g}')
     def before_step(self):
         norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
         if norms and not torch.isfinite(torch.stack(norms)).all(): self._end('a gradient is NaN or infinite')

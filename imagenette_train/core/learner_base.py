@@ -14,6 +14,7 @@ from numbers import Integral
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils.data import Dataset, IterableDataset
 from .messages import *
 from .batches import *
 from .batches import _vocab
@@ -41,10 +42,10 @@ def norm_and_bias_params(model): # any module
 def _is_vector(p): return not is_lazy(p) and p.ndim < 2
 
 def _is_norm(m):
-    "A norm layer by its class; or a layer of your own that has vectors only, such as LLaMA's RMSNorm"
+    "A norm layer by its class; or a layer of your own with that in its name, such as LLaMA's RMSNorm"
     if isinstance(m, _norms): return True
-    known = type(m).__module__.startswith('torch.') or [*m.children()]
-    return not known and bool(m._parameters) and all(map(_is_vector, m.parameters()))
+    named = 'norm' in type(m).__name__.lower() and not [*m.children()]
+    return named and bool(m._parameters) and all(map(_is_vector, m.parameters()))
 
 # %% ../../nbs/core/learner_base.ipynb #342c3140
 def _entering_frame():
@@ -420,6 +421,13 @@ def _tell_epoch(dl, epoch):
         if hasattr(o, 'set_epoch'): o.set_epoch(epoch)
 
 # %% ../../nbs/core/learner_base.ipynb #ff3d0a65
+def _unless_own(wd, learn):
+    "Weight decay `wd`, but for the groups to which the splitter has given one of their own"
+    groups = [g if isinstance(g, dict) else {} for g in learn.splitter(learn.model)]
+    own = [g.get('wd', g.get('weight_decay')) for g in groups]
+    if isinstance(wd, (list, tuple, slice)) or len(own) != len(learn.opt.hypers): return wd
+    return [wd if o is None else o for o in own]
+
 class _FitStart:
     "What is checked and set before a fit, and before the training part of an epoch"
     def _check_valid(self, dl): _check_valid(self.dls, dl)
@@ -431,7 +439,7 @@ class _FitStart:
         if reset_opt or self.opt is None: self.create_opt()
         self._own_wd = [h.get('wd') for h in self.opt.hypers] if wd is not None else None
         wd = self.wd if wd is None else wd
-        if wd is not None: self.opt.set_hypers(wd=wd)
+        if wd is not None: self.opt.set_hypers(wd=_unless_own(wd, self))
         self.opt.set_hypers(lr=self.lr if lr is None else lr)
         self.opt.zero_grad(set_to_none=True) # an interrupted batch may have left some
         self.check_opt()
@@ -684,7 +692,12 @@ def check_metrics(metrics): # a metric, several of them, or None
 # %% ../../nbs/core/learner_base.ipynb #92602c59
 def _check_dls(dls):
     "An error if `dls` cannot be what a Learner trains on"
-    if dls is None or hasattr(dls, 'train'): return # without data a model can still be looked at
+    if dls is None: return # without data a model can still be looked at
+    for k in ('train', 'valid'):
+        if isinstance(dl := getattr(dls, k, None), Dataset) and not isinstance(dl, IterableDataset):
+            raise TypeError(f"{k} is a data set, {type(dl).__name__}, and its items are no batches: give "
+                            f"DataLoader(..., batch_size=64{', shuffle=True'*(k == 'train')})")
+    if hasattr(dls, 'train'): return
     raise TypeError(f"dls is {a_type(dls)}: give DataLoaders(train, valid), of two loaders or lists "
                     "of batches; valid may be None")
 

@@ -139,26 +139,30 @@ def _to_scalars(v):
 def _counted(loss_func, yb):
     "Which of the class numbers `yb` the loss looks at, true or false for each; None: all of them"
     ignored = ignored_index(loss_func)
-    if ignored is None or len(yb) != 1 or not isinstance(yb[0], torch.Tensor): return
-    counts = yb[0] != ignored
+    if len(yb) != 1 or not isinstance(yb[0], torch.Tensor) or yb[0].is_floating_point(): return
+    counts = yb[0] != (-100 if ignored is None else ignored) # -100 is no class in a loss of one's own, either
     return None if counts.all() else counts
+
+def _is_of_classes(loss_func, yb):
+    "Is it a loss for classes, a mean over class numbers, and `yb` one tensor of these?"
+    known = len(yb) == 1 and isinstance(yb[0], torch.Tensor) and not yb[0].is_floating_point()
+    return known and loss_activation(loss_func) == 'softmax'
 
 def _loss_weight(loss_func, yb):
     "The weights of the targets that a loss for classes counts, summed, a 0-d tensor; None if it has none"
     ignored, weights = ignored_index(loss_func), _class_weights(loss_func)
-    known = len(yb) == 1 and isinstance(yb[0], torch.Tensor) and not yb[0].is_floating_point()
-    if not known or loss_activation(loss_func) != 'softmax' or ignored is None: return
+    if not _is_of_classes(loss_func, yb) or ignored is None: return
     y, counts = yb[0], yb[0] != ignored
     return (counts if weights is None else weights[y.masked_fill(~counts, 0)]*counts).sum()
 
-def _mean_loss(learn, counts):
-    "The loss of a batch, and the share of its targets that it is the mean of, where `_counted` says `counts`"
+def _mean_loss(learn, counts, n):
+    "The loss of a batch of `n` items, and how much it is a mean over, where `_counted` says `counts`"
     loss = _at_least_float32(learn.loss.detach())
-    if counts is None and _class_weights(learn.loss_func) is None: return loss, 1
+    if counts is None and _class_weights(learn.loss_func) is None: # on a GPU nobody waits
+        return loss, learn.yb[0].numel() if _is_of_classes(learn.loss_func, learn.yb) else n
     weight = _loss_weight(learn.loss_func, learn.yb)
-    if weight is None: return loss, 1
-    share = weight.item()/learn.yb[0].numel()
-    return (loss if share else torch.zeros_like(loss)), share # of none, the mean is not a number
+    if weight is None: return loss, n
+    return (loss if weight else torch.zeros_like(loss)), weight.item() # of none, the mean is not a number
 
 # %% ../../nbs/core/metrics.ipynb #037334e2
 def _is_void(learn):
@@ -173,15 +177,15 @@ def _classes_as_in_loss(loss_func, pred, *yb):
     both = yb[0].shape == pred.shape[:-1] == (*pred.shape[:1], *pred.shape[2:])
     return pred.movedim(1, -1) if both and loss_activation(loss_func) == 'softmax' else pred
 
-def _measure(m, loss_func, counts, pred, *yb):
-    "Metric `m` of a batch, and the share of targets that count: for classes, those that `_counted` says"
-    if not _is_class_metric(m): return m(pred, *yb), 1
+def _measure(m, loss_func, counts, n, pred, *yb):
+    "Metric `m` of a batch of `n` items, and how much it is a mean over: of classes, what `_counted` says"
+    if not _is_class_metric(m): return m(pred, *yb), n
     pred = _classes_as_in_loss(loss_func, pred, *yb)
-    if counts is None: return m(pred, *yb), 1
+    if counts is None: return m(pred, *yb), yb[0].numel()
     if not counts.any(): return 0., 0
     single = pred.numel() == yb[0].numel() # one output, a logit
     pred = pred.reshape(yb[0].shape) if single else _classes_last(pred, yb[0])
-    return m(pred[counts], yb[0][counts]), counts.float().mean().item()
+    return m(pred[counts], yb[0][counts]), counts.sum().item()
 
 # %% ../../nbs/core/metrics.ipynb #037334e1
 class MetricAccumulator:
@@ -204,24 +208,30 @@ class MetricAccumulator:
         if not n: return # its means are not numbers
         if self.sums is None: self._move(learn)
         counts = _counted(learn.loss_func, learn.yb) # once: on a GPU, it waits
-        loss, share = _mean_loss(learn, counts)
-        vals, weights = [torch.zeros_like(loss), loss*n*share], [n, n*share] # first how many items were seen
+        loss, weight = _mean_loss(learn, counts, n)
+        vals, weights = [torch.zeros_like(loss), loss*weight], [n, weight] # first how many items were seen
         for m in self.metrics:
             if is_stateful_metric(m): m.update(learn.pred, *learn.yb)
             else:
-                value, share = _measure(m, learn.loss_func, counts, learn.pred, *learn.yb)
-                vals.append(_at_least_float32(torch.as_tensor(value))*n*share)
-                weights.append(n*share)
+                value, weight = _measure(m, learn.loss_func, counts, n, learn.pred, *learn.yb)
+                vals.append(_at_least_float32(torch.as_tensor(value))*weight)
+                weights.append(weight)
         if self.sums is not None: vals, weights = map(add, self.sums, vals), map(add, self.weights, weights)
         self.sums, self.weights = list(vals), list(weights)
 
     def compute(self):
         "Loss and metrics, in the order of `metric_names`; None where nothing was seen"
-        if not self.weights or not self.weights[0]: return [None]*(1 + len(metric_names(self.metrics)))
+        if not self.weights or not self.weights[0]: return self._without_validation()
         means = iter([to_scalar(o/w) if w else math.nan for o,w in zip(self.sums[1:], self.weights[1:])])
         loss = next(means)
         found = [_to_scalars(m.compute()) if is_stateful_metric(m) else [next(means)] for m in self.metrics]
         return [loss, *(v for vs in found for v in vs)]
+
+    def _without_validation(self):
+        "None for all but the metrics of the training batches"
+        found = [[m.compute()] if getattr(m, 'of_training', False) else [None]*len(metric_names([m]))
+                 for m in self.metrics]
+        return [None, *(v for vs in found for v in vs)]
 
 # %% ../../nbs/core/metrics.ipynb #bc2862f2
 @contextmanager

@@ -9,6 +9,7 @@ __all__ = ['set_seed', 'set_deterministic', 'get_rng_state', 'set_rng_state', 'p
 # %% ../../nbs/core/rng.ipynb #888aaabe
 import inspect, json, os, random
 from contextlib import contextmanager
+from types import ModuleType
 import numpy as np
 import torch
 from .messages import *
@@ -93,11 +94,25 @@ def _loader_parts(dl):
         todo += [getattr(o, n, None) for n in names]
     return seen
 
+_not_looked_into = torch.Tensor, torch.nn.Module, type, ModuleType
+
+def _deeper_generators(held, parts, depth=6):
+    "Generators in the attributes `held` of `parts`: in transforms, or in the sets that one is made of"
+    found, seen = [], {id(o) for o in parts}
+    for _ in range(depth):
+        held = [o for o in held if id(o) not in seen and not isinstance(o, _not_looked_into)]
+        seen |= {id(o) for o in held}
+        found += [o for o in held if isinstance(o, _generator_types)]
+        small = [o for o in held if isinstance(o, (list, tuple)) and len(o) < 100] # no table of files
+        held = [v for o in small for v in o] + [v for o in held for v in getattr(o, '__dict__', {}).values()]
+    return found
+
 def loader_generators(dl): # any loader
     "Random generators that loader `dl`, its samplers or its dataset have for themselves, each once"
-    held = (v for o in _loader_parts(dl) for v in getattr(o, '__dict__', {}).values())
+    parts = _loader_parts(dl)
+    held = [v for o in parts for v in getattr(o, '__dict__', {}).values()]
     owned = [v for v in held if isinstance(v, _generator_types)]
-    return list({id(g): g for g in owned}.values())
+    return list({id(g): g for g in [*owned, *_deeper_generators(held, parts)]}.values())
 
 # %% ../../nbs/core/rng.ipynb #e2ef4658
 def get_generator_state(g): # a generator of torch, Python or NumPy

@@ -50,6 +50,13 @@ def _keep_layers(model):
     return put_back
 
 # %% ../../nbs/core/snapshot.ipynb #8fad20ca
+def _keep_loss(loss_func):
+    "A function that puts back what a loss that is an object of yours, and no module, remembers"
+    own = {} if isinstance(loss_func, torch.nn.Module) else getattr(loss_func, '__dict__', {})
+    before = dict(own)
+    def put_back(): own.update(before)
+    return put_back
+
 def _keep_weights(model):
     "A function that puts the weights of `model`, their gradients and whether they train back"
     kept = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters() if not is_lazy(p)]
@@ -121,7 +128,7 @@ def preserve_state(self:BaseLearner,
     "Use the Learner inside this block without a trace: its state is restored, even in the middle of a batch"
     with _Scope(self) as scope, ExitStack() as stack:
         deaf = [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
-        scope.undo += [_keep_loop_state(self), *map(_keep_layers, self._modules())]
+        scope.undo += [_keep_loop_state(self), _keep_loss(self.loss_func), *map(_keep_layers, self._modules())]
         if self.fitting:
             scope.undo.append(_keep_callbacks(self))
             _copy_memories(self)

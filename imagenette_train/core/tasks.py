@@ -187,7 +187,19 @@ def _misread_probability(learn):
     return ("accuracy takes one output as a logit, class 1 where it is above 0, and this loss wants a "
             "probability, which always is: leave the sigmoid away, and take the loss nn.BCEWithLogitsLoss()")
 
+def _check_probabilities(learn):
+    "An error if cross entropy was given targets that are neither class numbers nor probabilities"
+    y = learn.yb[0] if len(learn.yb) == 1 else None
+    real = isinstance(y, torch.Tensor) and y.is_floating_point() and isinstance(learn.pred, torch.Tensor)
+    if loss_activation(learn.loss_func) != 'softmax' or not real or y.shape != learn.pred.shape: return
+    what = ('is 0 whatever they are, as the model has one output' if y.ndim > 1 and y.shape[1] == 1 else
+            f'takes these for probabilities, and they go from {y.min():.3g} to {y.max():.3g}'
+            if bool(((y < 0) | (y > 1.01)).any()) else None)
+    if what: raise ValueError(f"the targets are real numbers, and cross entropy {what}: for numbers give "
+                              "loss_func=F.mse_loss, for class numbers y.long()")
+
 def warn_of_broadcast(learn): # a Learner that has just computed a loss
     "Warn if predictions and targets broadcast to a table of all pairs, or a metric misreads probabilities"
+    _check_probabilities(learn)
     if wrong := broadcast_mistake(learn.loss_func, learn.pred, learn.yb): warnings.warn(wrong)
     if wrong := _misread_probability(learn): warnings.warn(wrong)

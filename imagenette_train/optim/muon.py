@@ -45,8 +45,8 @@ class _Masked(_CallbackAround):
 
 # %% ../../nbs/optim/muon.ipynb #d3cd6e9d
 def has_matrix_shape(p): # parameter
-    "Does it have rows and columns? The filters of a convolution count: each filter is a row"
-    return p.ndim >= 2
+    "Has it several rows and columns? The filters of a convolution count: each filter is a row"
+    return p.ndim >= 2 and 1 < p.shape[0] < p.numel()
 
 def _is_no_matrix(p): return not has_matrix_shape(p)
 

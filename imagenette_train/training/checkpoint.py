@@ -164,10 +164,19 @@ def _held_by_learner(learn):
            *model.modules(), *model.parameters(), *model.buffers())
     return {id(o) for o in own if o is not None}
 
+def _numbers_given(cb):
+    "What callback `cb` was made with and has as a number, by name"
+    return {k: vars(cb)[k] for k in _given(cb) if type(vars(cb).get(k)) in (bool, int, float)}
+
+def _changed(cb):
+    "The names of numbers that callback `cb` was made with, and has changed since the fit began"
+    before = getattr(cb, '_at_begin_of_fit', {})
+    return {k for k,v in _numbers_given(cb).items() if k in before and v != before[k]}
+
 def callback_state(cb): # a callback
     "What of a callback's state is plain data or has a state of its own; and the names of all else"
     held = _held_by_learner(cb.learn) if 'learn' in vars(cb) else ()
-    state, lost = _split_attrs(_state_attrs(cb), given=_given(cb), held=held)
+    state, lost = _split_attrs(_state_attrs(cb), given={*_given(cb)} - _changed(cb), held=held)
     return dict(kind=type(cb).__name__, **state), lost
 
 def set_callback_state(cb, # a callback
@@ -176,7 +185,8 @@ def set_callback_state(cb, # a callback
     learns = {*vars(vars(cb).get('learn', cb))} - {*vars(cb)} # a name that would hide the Learner's
     no_memory = {*event_docs, *event_aliases, *callback_docs, 'learn', *learns}
     for k in {*state['plain'], *state['parts']}:
-        if k in no_memory or k.startswith('_') or (k in _given(cb) and k in state['plain']):
+        made_with = k in _given(cb) and type(state['plain'].get(k, 0)) not in (bool, int, float)
+        if k in no_memory or k.startswith('_') or made_with:
             raise ValueError(f"{k!r} is nothing that {cb.name} can remember")
     _set_attrs(cb, state)
 
@@ -370,6 +380,12 @@ class _CallbackMemories(Callback):
         return states
 
 # %% ../../nbs/training/checkpoint.ipynb #532d4419
+def _loss_state(loss):
+    "What a loss remembers, a module or an object of a class of yours; None if it is a function"
+    if isinstance(loss, nn.Module): return _part_state(loss)
+    if inspect.isroutine(loss) or isinstance(loss, functools.partial) or not hasattr(loss, '__dict__'): return
+    return _split_attrs(vars(loss), _numbers)[0]
+
 class _Memories(_CallbackMemories):
     "And what the model, the loss and the Learner do"
     def _memories(self):
@@ -382,13 +398,16 @@ class _Memories(_CallbackMemories):
                        "after a resume it begins anew. Make it a buffer, a tensor or a number, or let "
                        "get_extra_state give it")
         return dict(callbacks=self._states(), layers=layers, learner=own,
-                    loss=_part_state(loss) if isinstance(loss, nn.Module) else None)
+                    loss=_loss_state(loss))
 
     def _restore_memories(self, sd):
         "Give all of them back what they remember; files of earlier versions hold the callbacks' only"
         self._restore_callbacks(sd['callbacks'])
         _set_layers(self.learn.model, sd.get('layers', {}))
-        if sd.get('loss') is not None: _set_part(self.learn.loss_func, sd['loss'])
+        loss = self.learn.loss_func
+        if sd.get('loss') is None: pass
+        elif isinstance(loss, nn.Module): _set_part(loss, sd['loss'])
+        else: _set_attrs(loss, sd['loss'], _numbers)
         if 'learner' in sd: _set_learner(self.learn, sd['learner'])
 
 # %% ../../nbs/training/checkpoint.ipynb #bc540dff
@@ -503,7 +522,7 @@ class _TakesOver(_WritesCheckpoint):
         self._restore_memories(sd)
         learn.start_epoch, learn.train_iter = learn.n_epoch if sd['ended'] else sd['epoch'], sd['train_iter']
         learn.smooth_loss = sd['smooth_loss']
-        learn.pct_train = learn.train_iter/max(1, learn.n_epoch*n_batches(learn.dls.train))
+        learn.pct_train = (sd['epoch'] + sd['iter']/max(1, n_batches(learn.dls.train)))/max(1, learn.n_epoch)
         if sd['iter']: set_rng_state(sd['epoch_random']) # drawn from later; here it is looked at
         set_rng_state(sd['random'])
         set_loader_state(learn.dls.train, sd['loader'])
@@ -573,18 +592,32 @@ class _ReadsCheckpoint(_TakesOver):
             self._warn(f"{self.file} holds a training that has ended: there is nothing left to train")
 
 # %% ../../nbs/training/checkpoint.ipynb #58cac895
+def _warn_of_mixed_draws(dl, first, now):
+    "A warning if an iterable data set draws random numbers between which others were drawn"
+    # the state of PyTorch's generator after the first batch, and after the last one: drawn again, and back then
+    again = torch.get_rng_state()
+    iterable = isinstance(getattr(dl, 'dataset', None), torch.utils.data.IterableDataset)
+    if not iterable or torch.equal(first, again) or torch.equal(again, now): return
+    warnings.warn("the data set is an iterable that draws random numbers, between which the training drew "
+                  "others: in this epoch some items may come twice and others not at all. Give it a "
+                  "torch.Generator of its own, as an attribute")
+
 class _RemainingBatches:
     "The batches of an epoch that are left, drawn as if all had been drawn in turn"
     def __init__(self, dl, start, epoch_random, loader, now, epoch):
         self.dl, self.start, self.now, self.epoch = dl, start, now, epoch
         self.epoch_random, self.loader = epoch_random, loader
     def __len__(self): return len(self.dl)
+    def __getattr__(self, k): return getattr(vars(self)['dl'], k) # callbacks look at `self.dl.dataset`
     def __iter__(self):
         set_rng_state(self.epoch_random)
         set_loader_state(self.dl, self.loader)
         _tell_epoch(self.dl, self.epoch) # files of earlier versions have the epoch before
         batches = iter(self.dl)
-        for _ in range(self.start): next(batches)
+        for i in range(self.start):
+            next(batches)
+            if i == 0: first = get_rng_state()['torch']
+        _warn_of_mixed_draws(self.dl, first, self.now['torch'])
         set_rng_state(self.now)
         yield from batches
 
@@ -625,6 +658,7 @@ class Checkpoint(_ReadsCheckpoint):
     def begin_fit(self):
         self._resumed = self._epoch_random = self._loader = None
         self._at_begin = {**_layers_state(self.model)[1], **_learner_state(self.learn)[1]}
+        for cb in self._others(): cb._at_begin_of_fit = _numbers_given(cb)
         self._settings = checkpoint_settings(self.learn, self._others())
         if self.resume and self._is_there(): self.restore()
         else:

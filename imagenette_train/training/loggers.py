@@ -162,6 +162,7 @@ def plot_metrics(self:Recorder):
 # %% ../../nbs/training/loggers.ipynb #1ccab490
 class _TrainMetric:
     "A metric that is fed by `TrainMetrics`, and not by a validation"
+    of_training = True
     def __init__(self, metric):
         self.metric, self.name = metric, f'train_{metric_name(metric)}'
         self.clear()
@@ -202,11 +203,12 @@ class TrainMetrics(Callback):
         if self.learn.asked_again: return # LBFGS asks for the loss of one batch several times
         yb = _unmixed_targets(self.cbs, self._yb, self.yb)
         n = batch_items(self.xb, self.xkw, yb)
-        if hasattr(self.dl, 'n_all'): n = self.dl.n # our share, which may be none of the items at hand
+        # of several processes, our share may be none of the items at hand
+        share = self.dl.n/n if n and hasattr(self.dl, 'n_all') else 1
         counts = _counted(self.learn.loss_func, yb)
         for m in self._mine:
-            value, share = _measure(m.metric, self.learn.loss_func, counts, self.pred, *yb)
-            m.feed(n*share, _at_least_float32(torch.as_tensor(value).detach()))
+            value, weight = _measure(m.metric, self.learn.loss_func, counts, n, self.pred, *yb)
+            m.feed(weight*share, _at_least_float32(torch.as_tensor(value).detach()))
     def after_train(self): # each of several processes has measured its share
         gather = next((cb.gather for cb in self.cbs if hasattr(type(cb), 'gather')), None)
         if gather is None: return

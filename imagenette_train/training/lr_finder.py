@@ -147,7 +147,7 @@ def lr_find(self:Learner,
     per_epoch = n_batches(self.dls.train) # without a length, it may be any number from 1 on
     n_epoch = num_it if math.isinf(per_epoch) else math.ceil(num_it/max(1, per_epoch))
     with self.trial_run():
-        self.opt, self.logger, self.stage = None, None, 0
+        self.logger, self.stage = None, 0
         self.fit(n_epoch, cbs=finder)
     if len(finder.found) < 2:
         raise ValueError(f"the loss was NaN or infinite after {len(finder.found)} batches: start lower than "

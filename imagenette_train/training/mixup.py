@@ -57,7 +57,8 @@ class _Mix(Callback):
     def _mix_numbers(self, x, y):
         "Mix with the number of each item in place of its class: its share of each item mixes the targets"
         x, shares = self.mix_images(self._mixer(len(y)), x, torch.arange(len(y), device=y.device))
-        return x, (shares.to(y.dtype) @ y.flatten(1)).view_as(y) if y.ndim > 1 else shares.to(y.dtype) @ y
+        with torch.autocast(y.device.type, enabled=False): # targets keep their precision
+            return x, (shares.to(y.dtype) @ y.reshape(len(y), -1)).view_as(y)
 
     def mix_images(self, mix, x, y): return mix(x, y)
 

@@ -95,6 +95,11 @@ class _MaskCache(ImageCache):
         return np.repeat(a[...,None], 3, 2).reshape(-1)
 
 # %% ../../nbs/vision/datasets.ipynb #6d98d0df
+def _warn_of_rare(names, labels):
+    "A warning about labels that no image to train on has"
+    if absent := [name for name,n in zip(names, map(sum, zip(*labels))) if not n]:
+        warnings.warn(f"no image to train on has {first_few(absent)}: give another seed, or valid_col")
+
 class ImageTargets(ImagenetteFolder):
     "Images with labels, numbers or masks, split into those to train and those to validate on"
     def __init__(self,
@@ -106,6 +111,7 @@ class ImageTargets(ImagenetteFolder):
         self.source = 'given'
         for split,rows in found.items():
             if not rows: raise ValueError(f"{path}: no image is left for {split!r}")
+        if task == 'labels': _warn_of_rare(self.classes, [y for _,y in found['train']])
 
     def files(self, n_per_class=None): # take only the first so many of each split, a pair; None: all
         "Lists of `(path, target)` for train and for val"
@@ -238,7 +244,13 @@ def _mask_classes(found, masks, vocab):
         values = ' and '.join(map(str, sorted(used)))
         raise ValueError(f"the only values in {masks} are {values}, and 255 means no class. If the masks are "
                          "black and white, divide them by 255, or save them in mode '1'")
-    return [str(i) for i in range(max(used - {255}, default=0) + 1)] if vocab is None else vocab
+    if vocab is not None: return vocab
+    n = max(used - {255}, default=0) + 1
+    if n > 2*len(used - {255}):
+        warnings.warn(f"of the numbers 0 to {n-1} only {len(used - {255})} are in {masks}, and each is a class. If "
+                      "these are shades (a black and white mask that was resized, say), write the class "
+                      "numbers 0, 1, 2, ... into them; else vocab=[...] names the classes")
+    return [str(i) for i in range(n)]
 
 # %% ../../nbs/vision/datasets.ipynb #526fcc43
 def _column(names, given, i, file):

@@ -37,10 +37,19 @@ imagenette_counts = dict(
 _suffixes = {'.jpeg', '.jpg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff',
              '.avif', '.jp2', '.ppm', '.pgm'}
 
+def _files_below(folder):
+    "All files below `folder`, those in linked folders, too; each folder once, whatever links lead to it"
+    seen = set()
+    for root,folders,names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen: folders.clear(); continue
+        seen.add(real)
+        folders.sort()
+        yield from (f for f in (Path(root)/n for n in names) if f.is_file())
+
 def images_below(folder): # a `Path`
     "The images below `folder`, sorted paths relative to it; and how many other files there are"
     hidden = lambda f: any(part.startswith('.') for part in f.relative_to(folder).parts)
-    files = [f for f in folder.rglob('*') if f.is_file() and not hidden(f)]
+    files = [f for f in _files_below(folder) if not hidden(f)]
     names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _suffixes]
     return sorted(names), len(files)-len(names)
 

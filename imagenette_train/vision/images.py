@@ -25,7 +25,8 @@ def _to_uint8(im):
     if im.mode.startswith('I;16'): return Image.fromarray((np.asarray(im)//257).astype(np.uint8))
     if im.mode not in ('I', 'F'): return im
     a = np.nan_to_num(np.asarray(im)).astype(np.float64)
-    white = next((w for w in _whites[im.mode] if a.max() <= w), a.max())
+    more = 1.5 if im.mode == 'F' else 1 # than white: a real number may overshoot when an image is resized
+    white = next((w for w in _whites[im.mode] if a.max() <= more*w), a.max())
     a *= 255 # in place: such images are large
     a /= white
     return Image.fromarray(a.clip(0, 255, out=a).astype(np.uint8))

@@ -91,13 +91,15 @@ class _ClassAccuracy(_Predictions):
         return self.preds == self.targets, (self.targets == i) & self.counted
 
     def accuracy_per_class(self):
-        "A row for each class or label: name, number of images (or pixels), accuracy, from, to (95 %)"
+        "A row for each class or label: name, images (pixels: None as interval), accuracy, from, to (95 %)"
         if self.kind == 'numbers': raise ValueError("numbers have no accuracy: see top_losses")
         rows = []
         for i,name in enumerate(self.vocab):
             right, mine = self._right(i)
             k, n = int(right[mine].sum()), int(mine.sum())
-            rows.append((name, n, k/n, *wilson_interval(k, n)) if n else (name, 0, None, None, None))
+            # the pixels of an image are right or wrong together: they are no independent trials
+            interval = wilson_interval(k, n) if n and self.kind != 'pixels' else (None, None)
+            rows.append((name, n, k/n if n else None, *interval))
         return rows
 
     def plot_per_class(self, ax=None): # matplotlib axes; new if None
@@ -106,7 +108,7 @@ class _ClassAccuracy(_Predictions):
         rows = sorted((r for r in self.accuracy_per_class() if r[1]), key=lambda r: -r[2])
         ax = ax or plt.subplots(figsize=(6, 0.6 + 0.35*len(rows)))[1]
         for i,(_,_,acc,low,high) in enumerate(rows):
-            ax.plot([low, high], [i, i], color='tab:blue', alpha=0.5, lw=3)
+            if low is not None: ax.plot([low, high], [i, i], color='tab:blue', alpha=0.5, lw=3)
             ax.plot(acc, i, 'o', color='tab:blue')
         ax.set(yticks=range(len(rows)), yticklabels=[f'{name} ({n})' for name,n,*_ in rows], xlim=(0, 1),
                ylim=(-0.6, len(rows)-0.4), xlabel='accuracy')
@@ -152,8 +154,9 @@ class _TopLosses(_Predictions):
                      seed=0): # of the choice
         "Plot images chosen at random, with their predictions"
         g = torch.Generator().manual_seed(seed)
-        rows = {r[0]: r for r in self.top_losses(len(self))}
-        self._plot_images([rows[i] for i in torch.randperm(len(self), generator=g)[:n].tolist()], cols)
+        rows = {r[0]: r for r in self.top_losses(len(self))} # those of which something counts
+        chosen = [i for i in torch.randperm(len(self), generator=g).tolist() if i in rows][:n]
+        self._plot_images([rows[i] for i in chosen], cols)
 
 # %% ../../nbs/vision/interpret.ipynb #c2f4f9c6
 class Interpretation(_Confusion, _ClassAccuracy, _TopLosses):

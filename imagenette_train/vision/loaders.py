@@ -174,18 +174,21 @@ class ImagePathLoader:
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4ba
 def _with_classes(dls, items):
-    "Pairs of a file and its class number in `dls`: of the nearest folder around it that is a class"
+    "Pairs of a file and its class number in `dls`: of the folder around it that is a class"
     if getattr(dls, 'task', None) not in (None, 'classes'):
         raise ValueError(f"with_labels=True is for classes, and these DataLoaders have {dls.task}")
     numbers = {k: i for known in (_vocab(dls), dls.folder.classes) for i,k in enumerate(known)}
+    home = Path(dls.folder.path).expanduser().absolute()
     def pair(o):
         if not isinstance(o, (str, Path)):
             raise TypeError(f"with_labels=True reads classes from paths, and {a_type(o)} has none")
         file = Path(o).expanduser().absolute() # as it is called: a link may lead anywhere
-        for p in file.parents:
-            if p.name in numbers: return file, numbers[p.name]
-        raise ValueError(f"no folder around {file} is a class of these DataLoaders, which have "
-                         f"{first_few(_vocab(dls))}")
+        around = [p for p in file.parents if p.name in numbers]
+        ours = [p for p in around if home in p.parents][-1:] # as in training, the outermost one counts
+        names = {p.name for p in ours or around}
+        if len(names) == 1: return file, numbers[names.pop()]
+        what = f"folders around {file} are several classes" if names else f"no folder around {file} is a class"
+        raise ValueError(f"{what} of these DataLoaders, which have {first_few(_vocab(dls))}")
     return [*map(pair, items)]
 
 # %% ../../nbs/vision/loaders.ipynb #1627b4bb

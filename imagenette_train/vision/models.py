@@ -9,6 +9,7 @@ __all__ = ['AdaptiveConcatPool2d', 'arch_name', 'create_body', 'create_head', 'l
 
 # %% ../../nbs/vision/models.ipynb #14837b15
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 import torch
 from torch import hub, nn
@@ -43,7 +44,12 @@ def _no_weights(what, e, how):
 
 def _call_arch(arch, pretrained):
     "The network that `arch` makes; an error that says where its weights belong, if they cannot be downloaded"
-    try: return arch(weights='DEFAULT' if pretrained else None)
+    given = {}
+    if isinstance(arch, partial) and arch.keywords.get('weights') is not None:
+        if not pretrained:
+            raise ValueError("arch brings weights of its own, and pretrained=False wants none: give one of both")
+    else: given = dict(weights='DEFAULT' if pretrained else None)
+    try: return arch(**given)
     except OSError as e:
         if not pretrained or arch_name(arch) is None: raise
         url, folder = models.get_model_weights(arch_name(arch)).DEFAULT.url, Path(hub.get_dir())/'checkpoints'
@@ -98,6 +104,18 @@ def last_layer_name(net): # a network that classifies
     names = [name for name,m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if not names: raise TypeError(f"{type(net).__name__} has no linear layer to replace for your classes")
     return names[-1]
+
+def _check_outputs(net, n_out):
+    "An error if `net`, from an image, gives another number of outputs than `n_out`"
+    x, was = torch.randn(2, 3, 64, 64), net.training
+    try:
+        with preserve_rng(), torch.no_grad(): out = net.eval()(x)
+    except Exception: return # other images, perhaps
+    finally: net.train(was)
+    if isinstance(out, torch.Tensor) and out.ndim == 2 and out.shape[1] != n_out:
+        raise TypeError(f"{type(net).__name__} gives {out.shape[1]} outputs, and {n_out} are wanted: its "
+                        f"{last_layer_name(net)}, which was replaced, is not what gives the classes. Build the "
+                        "model yourself, and give it to Learner")
 
 def replace_head(net, # a network that classifies; changed
                  n_out): # number of classes
@@ -199,6 +217,7 @@ def _build(arch, n_out, pretrained, pixels=False):
     net, name = _call_arch(arch, pretrained), arch_name(arch)
     head = 'pixels' if pixels else 'new' if _ends_like_resnet(net) else 'own'
     net, end = dict(new=_add_head, own=_replace_last_layer, pixels=_add_pixel_head)[head](net, n_out)
+    if name is None and head == 'own': _check_outputs(net, n_out)
     config = dict(library='torchvision' if name else None, arch=name, head=head, end=end, n_out=n_out)
     return net, config, _pretrained_stats(arch, net)
 
