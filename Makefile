@@ -61,5 +61,5 @@ docs: $(VENV)/.docs-ready ## make the site in _docs/ from the notebooks (PAGES='
 docs-test: docs ## click through the site in Chromium: pages, links, pictures, a phone's width, search
 	$(BIN)/python tools/test_site.py $(ARGS)
 
-clean:       ## remove the environment and local results
-	rm -rf $(VENV) runs build dist _docs _proc *.egg-info
+clean:       ## remove the environment and what was built; results in runs/ stay
+	rm -rf $(VENV) build dist _docs _proc *.egg-info

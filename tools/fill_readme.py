@@ -8,11 +8,11 @@ from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.core.messages import pluralize
 from imagenette_train.baseline import chapter_runs, run_configs
-from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_values,
-                                                 load_results, newest_command)
+from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_precisions,
+                                                 list_values, load_results, newest_command)
 from imagenette_train.experiments.ablation import write_ablation
 from imagenette_train.training.progress import format_plain_row
-from imagenette_train.experiments.leaderboard import (leaderboard, leaderboard_table, variants,
+from imagenette_train.experiments.leaderboard import (binomial_std, leaderboard, leaderboard_table, variants,
                                                       write_leaderboard)
 from imagenette_train.experiments.results import format_mean_std
 from imagenette_train.experiments.reproduce import compare_table, stale_files, write_report
@@ -45,7 +45,7 @@ def trained(profile):
     p, data = s['profile'], s['data']
     size = f"{p['arch']}, {p['size']} px, batches of {p['bs']}, {p['n_epoch']} epochs"
     pictures = f"{data['n_train']} images to train on and {data['n_valid']} to validate ({data['copy']})"
-    precision = list_values(o['precision'] for o in found)
+    precision = list_precisions(found)
     said = f"`{p['name']}`: {size}, {pictures}, {precision}, {where(found)}.{took(found)}"
     return f'{said}\n\n{compare_table(found)}'
 
@@ -82,11 +82,13 @@ def steps(name):
     return f'{where}:\n\n{pipe(rows, heads)}'
 
 def loop(name):
-    "A batch of a training loop, ours and others', beside one by hand"
+    "A batch of a training loop, ours and others', beside one by hand; after an @, the folder of a later day"
     from loop_overhead import describe_run, facts, table
-    result = read(f'benchmarks/{name}.json')
+    file, _, day = name.partition('@')
+    result = read(f'benchmarks/{day}/{file}.json')
     times = tabulate(table(result), headers='keys', tablefmt='pipe', disable_numparse=True)
-    return f"{describe_run(result)}:\n\n{times}\n\n{pipe(facts(result), ['also measured', 'result'])}"
+    more = pipe(found, ['also measured', 'result']) if (found := facts(result)) else ''
+    return f"{describe_run(result)}:\n\n{times}\n\n{more}".rstrip()
 
 def soak(name):
     "What was tried to break training"
@@ -146,7 +148,10 @@ def best_config(folder):
     accs = max(after.values(), key=lambda vs: sum(vs)/len(vs))
     size, n_epoch = (found[0]['settings']['race'][k] for k in ('size', 'n_epoch'))
     of = f', the best of {pluralize(len(after), "config")}' if len(after) > 1 else ''
-    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}{of}); "
+    # an accuracy of one seed, counted on so many images, may be higher or lower by that much: no lead
+    n, share = found[0]['settings']['data']['n_valid'], accs[0]/100
+    sure = f" ± {100*binomial_std(share, n):.2f} of counting {n:,} images" if len(accs) == 1 else ''
+    return (f"{n_epoch} epochs: **{format_mean_std(accs, 2)} %** ({pluralize(len(accs), 'seed')}{of}{sure}); "
             f"the board's best is {leaderboard[size, n_epoch]} %.")
 
 def best(name):

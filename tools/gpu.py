@@ -1,4 +1,4 @@
-"""A quarter of an hour on one GPU, as one can rent or borrow it: what matters most comes first.
+"""Eight minutes on one GPU, as one can rent or borrow it: what matters most comes first.
 
     python tools/gpu.py --data DIR                # in 8 minutes; raw results in results/, and one archive
     python tools/gpu.py --data DIR --minutes 30   # every part in peace

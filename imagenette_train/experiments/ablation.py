@@ -147,13 +147,21 @@ def _train_with(trick, plan, seed, file):
     fit = lambda learn, **kwargs: run_configs['adam'].fit(learn, plan.profile.n_epoch, **kwargs)
     return timed_fit(learn, fit, file)
 
+def _announce(plan):
+    "Say how many trainings of `plan` are still to be done, and how long they will take"
+    kept = [load_json_result(plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed))
+            for seed,name in plan.todo]
+    n, learn = kept.count(None), profile_learner(plan.profile, plan.dls, opt_func=Adam)
+    if n: announce_runs(plan, learn, n, f" of {len(kept)} to be done (some tricks take longer than others)")
+
 def _train_all(plan):
     "The results of all trainings of `plan`, kept or made"
+    _announce(plan)
     for seed,name in plan.todo:
         file, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
         make = lambda: _train_with(ablations[name], plan, seed, run_checkpoint(file))
-        res, _ = load_or_run(file, settings, make)
-        acc, spent = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
+        res, kept = load_or_run(file, settings, make)
+        acc, spent = res['epochs'][-1]['accuracy'], 'kept from before' if kept else format_time(res['seconds'])
         print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
         yield res
 
@@ -168,9 +176,10 @@ def ablation_key(name, # of a trick
                 call=ablations[name].call.replace('2*bs', str(2*plan.profile.bs)))
 
 # %% ../../nbs/experiments/ablation.ipynb #a3b689a6
-def write_ablation(out): # folder with raw results
+def write_ablation(out, # folder with raw results
+                   like=None): # raw result with whose settings those in the table were made; None: the newest
     "Write `tables.md` of the raw results in folder `out`; gives the table as text"
-    results = load_same_settings(out, ablations, 'trick')
+    results = load_same_settings(out, ablations, 'trick', like)
     text = '\n\n'.join([*generated_note(results), describe_run(*results), ablation_report(results)])
     atomic_write_text(Path(out)/'tables.md', f'{text}\n')
     return text
@@ -189,6 +198,7 @@ def run_ablation(path=None, # folder of images; None: found as `find_imagenette`
     with lock_dir(plan.out, wait=False):
         if retrain: begin_anew(plan.files())
         done = list(_train_all(plan))
-    table = write_ablation(plan.out)
+    table = write_ablation(plan.out, done[0])
     print(f"\n{fit_to_terminal(table, drop=['change'])}\n\nRaw results are in {plan.out}")
+    if plan.profile.name == 'smoke': print(smoke_run_note)
     return done

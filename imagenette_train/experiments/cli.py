@@ -36,7 +36,9 @@ def _load(module):
     return found
 
 # %% ../../nbs/experiments/cli.ipynb #9b5c5fc0
-def _names(runs): return runs.split(',') if runs else None
+def _names(runs):
+    "The names in `runs`, each once; None if there are none"
+    return list(dict.fromkeys(o.strip() for o in runs.split(',') if o.strip())) or None if runs else None
 
 # %% ../../nbs/experiments/cli.ipynb #08ec1dcb
 @_command
@@ -51,9 +53,17 @@ def _reproduce(data:str=None, # train/ and val/ (else $IMAGENETTE_TRAIN_DATA, th
     _load('experiments.reproduce').reproduce(data, profile, device, seeds, _names(runs), out, retrain)
 
 # %% ../../nbs/experiments/cli.ipynb #31ef0b8f
+def _newest_results():
+    "The folder in runs/ with the newest raw result"
+    from pathlib import Path
+    files = sorted(Path('runs').glob('*/*-seed*.json'), key=lambda p: p.stat().st_mtime)
+    if files: return str(files[-1].parent)
+    raise ValueError("runs/ holds no raw results: run `imagenette-train reproduce` first, or give a folder")
+
 @_command
-def _tables(out:str='runs/quick-cpu'): # folder with raw results
+def _tables(out:str=None): # folder with raw results, also without --out (default: that of the newest ones in runs/)
     "Tables and figures again, from the raw results of a command"
+    out = out or _newest_results()
     # what writes them, and the columns that may go if the terminal is narrow
     writers = dict(reproduce=('write_report', ['call', 'seeds']), ablation=('write_ablation', ['change']),
                    leaderboard=('write_leaderboard', 'droppable'), sweep=('write_sweep', ['runs']))
@@ -159,10 +169,13 @@ def _error_text(e):
 
 def main():
     "Do what the command line says"
+    for stream in (sys.stdout, sys.stderr): # where a character cannot be printed, another stands for it
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     argv = _renamed(sys.argv[1:])
     try:
         if found := _parse(argv):
             f, options = found
+            if options.get('out') == '': raise ValueError("--out is empty: give a folder, or leave it out")
             f(**options)
         sys.stdout.flush()
     except KeyboardInterrupt:

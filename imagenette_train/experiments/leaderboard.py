@@ -331,6 +331,10 @@ class Search:
     def train_all(self):
         "The results of all trainings, the first seed of every config first"
         todo = [(name, seed) for seed in self.seeds for name in self.configs]
+        there = sum(self.file(*o).is_file() for o in todo)
+        print(f"{pluralize(len(todo), 'training')} of {pluralize(self.preset.n_epoch, 'epoch')} at {self.preset.size} "
+              f"px on {device_name(self.device)}, {there} of them there already. The time of the first epoch says "
+              "how long they will take.\nCtrl-C stops at any time: finished ones are kept.\n", flush=True)
         with lock_dir(self.out, wait=False):
             if self.retrain: begin_anew([self.file(*o) for o in todo])
             return [self.train(*o) for o in todo]
@@ -361,7 +365,7 @@ def run_leaderboard(path=None, # folder of images; None: found as `find_imagenet
     names = list(names or [best_variant])
     search = Search(names, preset, range(check_seeds(seeds)), False, path, device, out, retrain)
     res = search.train_all()
-    text = fit_to_terminal(write_leaderboard(search.out), drop=droppable)
+    text = fit_to_terminal(write_leaderboard(search.out, res[0]), drop=droppable)
     print(f'\n{text}\n\nRaw results are in {search.out}')
     return res
 
@@ -377,7 +381,7 @@ def run_search(path=None, # folder of images; None: found as `find_imagenette` s
     seeds = range(100, 100 + check_seeds(seeds))
     search = Search(list(names or variants), preset, seeds, True, path, device, out, retrain)
     res = search.train_all()
-    text = fit_to_terminal(write_leaderboard(search.out), drop=droppable)
+    text = fit_to_terminal(write_leaderboard(search.out, res[0]), drop=droppable)
     print(f'\n{text}\n\nRaw results are in {search.out}')
     return res
 
@@ -421,9 +425,10 @@ def leaderboard_table(results): # raw results of `run_leaderboard`
 # columns that may go where a terminal is narrow, in this order
 droppable = ['seeds', '2 epochs', '4 epochs', '10 epochs', '3 epochs', '1 epoch', 'held-out loss']
 
-def write_leaderboard(out): # folder with raw results of `run_leaderboard` or `run_search`
+def write_leaderboard(out, # folder with raw results of `run_leaderboard` or `run_search`
+                      like=None): # raw result with whose settings those shown were made; None: the newest
     "Write `tables.md` of the raw results in folder `out`; gives what stands there"
-    results = load_same_settings(out, variants, 'variant')
+    results = load_same_settings(out, variants, 'variant', like)
     table = (search_table if results[0]['settings']['choosing'] else leaderboard_table)(results)
     text = '\n\n'.join([*generated_note(results), table, describe_origin(results)])
     atomic_write_text(Path(out)/'tables.md', f'{text}\n')

@@ -175,6 +175,15 @@ def _search(plan, valid, name, seeds, log):
             if not kept: log(f"{c.title}, lr {lr:g}, seed {seed}: {acc:.3f} ({format_time(res['seconds'])})")
 
 # %% ../../nbs/experiments/sweep.ipynb #e2e8374b
+def _announce(plan, names, seeds):
+    "Say how long a search of all contenders `names` takes; how many trainings it has depends on the curves"
+    n = len(names)*(5 + 3*(seeds-1)) # a curve of five rates at the least, and the best three again
+    there = sum(not load_json_result(p, json.loads(p.read_text())['settings']) is None for p in
+                _all_files(plan.out, names) if p.is_file())
+    learn = profile_learner(plan.profile, plan.dls, opt_func=contenders[names[0]].opt_func)
+    said = f" at the least (for {pluralize(len(names), 'optimizer')}; twice as many are usual; {there} are kept)"
+    announce_runs(plan, learn, n, said)
+
 def sweep(path=None, # folder of images; None: found as `find_imagenette` says
           profile=None, # name of a profile; None: chapter on CUDA, else quick
           device=None, # None: CUDA if there is one, else the CPU
@@ -189,10 +198,14 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
     names = list(dict.fromkeys(name for _,name in plan.todo))
     with lock_dir(plan.out, wait=False):
         if retrain: begin_anew(_all_files(plan.out, names))
+        _announce(plan, names, seeds)
         for n in sorted({1, seeds}): # every curve first, then the seeds
             for name in names: _search(plan, valid, name, n, partial(print, flush=True))
-    print(fit_to_terminal(write_sweep(plan.out), drop=['runs']))
-    return load_results(plan.out, contenders, 'contender')
+    made, ours = load_results(plan.out, contenders, 'contender'), dict(settings=sweep_key(names[0], 0, plan, 0))
+    print(fit_to_terminal(write_sweep(plan.out, ours), drop=['runs']))
+    print(f"\nRaw results, tables.md and sweep.png are in {plan.out}")
+    if plan.profile.name == 'smoke': print(smoke_run_note)
+    return made
 
 # %% ../../nbs/experiments/sweep.ipynb #1bf0ab9e
 def by_contender(results): # raw results of `sweep`
@@ -344,10 +357,11 @@ def sweep_report(results): # raw results, made with the same settings
     if none: open_.append(f"No results yet: {'; '.join(none)}.")
     return '\n\n'.join([*generated_note(results), describe_run(*results), sweep_table(results), said, *open_])
 
-def write_sweep(out): # folder with raw results
+def write_sweep(out, # folder with raw results
+                like=None): # raw result with whose settings those in the table were made; None: the newest
     "Write `tables.md` and `sweep.png` of the raw results in folder `out`; returns what stands in `tables.md`"
     import matplotlib.pyplot as plt
-    out, results = Path(out).expanduser(), load_same_settings(out, contenders, 'contender')
+    out, results = Path(out).expanduser(), load_same_settings(out, contenders, 'contender', like)
     text = sweep_report(results)
     atomic_write_text(out/'tables.md', f'{text}\n')
     fig = plot_sweep_panels(results)
