@@ -8,8 +8,9 @@ from pathlib import Path
 from tabulate import tabulate
 from imagenette_train.core.messages import pluralize
 from imagenette_train.baseline import chapter_runs, run_configs
-from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices, list_precisions,
-                                                 list_values, load_results, newest_command)
+from imagenette_train.experiments.runner import (first_to_last, keep_same_settings, list_devices,
+                                                 list_precisions, list_values, load_results,
+                                                 newest_command)
 from imagenette_train.experiments.ablation import write_ablation
 from imagenette_train.training.progress import format_plain_row
 from imagenette_train.experiments.leaderboard import (binomial_std, leaderboard, leaderboard_table, variants,

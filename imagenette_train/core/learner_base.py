@@ -428,6 +428,7 @@ def _unless_own(wd, learn):
     if isinstance(wd, (list, tuple, slice)) or len(own) != len(learn.opt.hypers): return wd
     return [wd if o is None else o for o in own]
 
+# %% ../../nbs/core/learner_base.ipynb #ff3d0a66
 class _FitStart:
     "What is checked and set before a fit, and before the training part of an epoch"
     def _check_valid(self, dl): _check_valid(self.dls, dl)

@@ -177,6 +177,7 @@ def _classes_as_in_loss(loss_func, pred, *yb):
     both = yb[0].shape == pred.shape[:-1] == (*pred.shape[:1], *pred.shape[2:])
     return pred.movedim(1, -1) if both and loss_activation(loss_func) == 'softmax' else pred
 
+# %% ../../nbs/core/metrics.ipynb #037334e3
 def _measure(m, loss_func, counts, n, pred, *yb):
     "Metric `m` of a batch of `n` items, and how much it is a mean over: of classes, what `_counted` says"
     if not _is_class_metric(m): return m(pred, *yb), n

@@ -96,6 +96,11 @@ def _loader_parts(dl):
 
 _not_looked_into = torch.Tensor, torch.nn.Module, type, ModuleType
 
+def _held_by(o):
+    "What is in `o`: its attributes, or its items, if it is a short list and no table of files"
+    if isinstance(o, (list, tuple)): return o if len(o) < 100 else ()
+    return getattr(o, '__dict__', {}).values()
+
 def _deeper_generators(held, parts, depth=6):
     "Generators in the attributes `held` of `parts`: in transforms, or in the sets that one is made of"
     found, seen = [], {id(o) for o in parts}
@@ -103,10 +108,10 @@ def _deeper_generators(held, parts, depth=6):
         held = [o for o in held if id(o) not in seen and not isinstance(o, _not_looked_into)]
         seen |= {id(o) for o in held}
         found += [o for o in held if isinstance(o, _generator_types)]
-        small = [o for o in held if isinstance(o, (list, tuple)) and len(o) < 100] # no table of files
-        held = [v for o in small for v in o] + [v for o in held for v in getattr(o, '__dict__', {}).values()]
+        held = [v for o in held for v in _held_by(o)]
     return found
 
+# %% ../../nbs/core/rng.ipynb #6b9749ad
 def loader_generators(dl): # any loader
     "Random generators that loader `dl`, its samplers or its dataset have for themselves, each once"
     parts = _loader_parts(dl)

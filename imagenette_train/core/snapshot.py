@@ -128,7 +128,8 @@ def preserve_state(self:BaseLearner,
     "Use the Learner inside this block without a trace: its state is restored, even in the middle of a batch"
     with _Scope(self) as scope, ExitStack() as stack:
         deaf = [*_running_cbs(self), *(cb for cb in self.cbs if not cb.run_outside_fit)]
-        scope.undo += [_keep_loop_state(self), _keep_loss(self.loss_func), *map(_keep_layers, self._modules())]
+        scope.undo += [_keep_loop_state(self), _keep_loss(self.loss_func),
+                       *map(_keep_layers, self._modules())]
         if self.fitting:
             scope.undo.append(_keep_callbacks(self))
             _copy_memories(self)

@@ -173,6 +173,7 @@ def broadcast_mistake(loss_func, # of a Learner
     return (f"predictions of shape {tuple(pred.shape)} and targets of shape {tuple(y.shape)} broadcast: each "
             "prediction is compared with every target. Give both one shape, as y.reshape(pred.shape) does")
 
+# %% ../../nbs/core/tasks.ipynb #b35fb539
 def _is_class_metric(m):
     "Is `m` one of our metrics that compare one class with one target, `accuracy` for instance?"
     while isinstance(m, partial): m = m.func
@@ -187,6 +188,7 @@ def _misread_probability(learn):
     return ("accuracy takes one output as a logit, class 1 where it is above 0, and this loss wants a "
             "probability, which always is: leave the sigmoid away, and take the loss nn.BCEWithLogitsLoss()")
 
+# %% ../../nbs/core/tasks.ipynb #b35fb540
 def _check_probabilities(learn):
     "An error if cross entropy was given targets that are neither class numbers nor probabilities"
     y = learn.yb[0] if len(learn.yb) == 1 else None

@@ -161,8 +161,9 @@ def _train_all(plan):
         file, settings = plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed)
         make = lambda: _train_with(ablations[name], plan, seed, run_checkpoint(file))
         res, kept = load_or_run(file, settings, make)
-        acc, spent = res['epochs'][-1]['accuracy'], 'kept from before' if kept else format_time(res['seconds'])
-        print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {spent}", flush=True)
+        acc, said = res['epochs'][-1]['accuracy'], format_time(res['seconds'])
+        if kept: said = 'kept from before'
+        print(f"seed {seed}, {ablations[name].title}: accuracy {acc:.3f}, {said}", flush=True)
         yield res
 
 # %% ../../nbs/experiments/ablation.ipynb #6c4b8f4c

@@ -61,7 +61,7 @@ def _newest_results():
     raise ValueError("runs/ holds no raw results: run `imagenette-train reproduce` first, or give a folder")
 
 @_command
-def _tables(out:str=None): # folder with raw results, also without --out (default: that of the newest ones in runs/)
+def _tables(out:str=None): # folder with raw results, also `tables FOLDER` (default: the newest in runs/)
     "Tables and figures again, from the raw results of a command"
     out = out or _newest_results()
     # what writes them, and the columns that may go if the terminal is narrow

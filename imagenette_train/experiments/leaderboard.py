@@ -332,9 +332,10 @@ class Search:
         "The results of all trainings, the first seed of every config first"
         todo = [(name, seed) for seed in self.seeds for name in self.configs]
         there = sum(self.file(*o).is_file() for o in todo)
-        print(f"{pluralize(len(todo), 'training')} of {pluralize(self.preset.n_epoch, 'epoch')} at {self.preset.size} "
-              f"px on {device_name(self.device)}, {there} of them there already. The time of the first epoch says "
-              "how long they will take.\nCtrl-C stops at any time: finished ones are kept.\n", flush=True)
+        size = f"{pluralize(self.preset.n_epoch, 'epoch')} at {self.preset.size} px"
+        print(f"{pluralize(len(todo), 'training')} of {size} on {device_name(self.device)}, {there} of them "
+              "there already.\nThe time of the first epoch says how long they will take.\n"
+              "Ctrl-C stops at any time: finished ones are kept.\n", flush=True)
         with lock_dir(self.out, wait=False):
             if self.retrain: begin_anew([self.file(*o) for o in todo])
             return [self.train(*o) for o in todo]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['profiles', 'smoke_run_note', 'Profile', 'profile_data', 'dataset_info', 'split_hold_out', 'check_choice',
            'check_output_dir', 'read_json', 'with_epochs', 'check_seeds', 'ExperimentPlan', 'history_rows',
-           'RunCheckpoint', 'timed_fit', 'announce_runs', 'result_key', 'batch_seconds', 'run_seconds', 'load_or_run',
+           'RunCheckpoint', 'timed_fit', 'result_key', 'batch_seconds', 'run_seconds', 'announce_runs', 'load_or_run',
            'begin_anew', 'run_checkpoint', 'load_results', 'keep_same_settings', 'load_same_settings', 'newest_command',
            'list_values', 'list_precisions', 'list_devices', 'first_to_last', 'generated_note', 'describe_origin',
            'describe_run']
@@ -199,20 +199,6 @@ def timed_fit(learn, # a Learner, about to train
 # %% ../../nbs/experiments/runner.ipynb #afc6ddb4
 _later_fields = 'precision', 'hold_out' # not in older results; left out where they say nothing
 
-smoke_run_note = ("These numbers mean nothing: smoke only shows that all parts run.\n"
-                  "Try --profile quick: it says beforehand how long it will take on this machine.")
-
-def announce_runs(plan, # an `ExperimentPlan`
-                  learn, # a Learner as it will be trained, which is thrown away
-                  n, # how many trainings are to be done
-                  said): # beside their number, as text
-    "Say how long `n` trainings will take on this machine, judging by a few batches"
-    each = run_seconds(plan, batch_seconds(use_fastest_step(learn)))
-    p = plan.profile
-    print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {pluralize(p.n_epoch, 'epoch')}, on "
-          f"{device_name(plan.device)}\n{pluralize(n, 'training')}{said}, of about {format_time(each)} each: about "
-          f"{format_time(n*each)}.\nCtrl-C stops at any time: finished ones are kept.\n", flush=True)
-
 def result_key(plan, # an `ExperimentPlan`
                seed): # of weights, batches and augmentation
     "What identifies a result, besides what was trained; a dict"
@@ -243,6 +229,21 @@ def run_seconds(plan, # an `ExperimentPlan`
     "About how many seconds a training of `plan` takes"
     train, valid = plan.dls.train, plan.dls.valid
     return plan.profile.n_epoch*batch*(n_batches(train) + len(valid.pics)/plan.profile.bs/3)
+
+# %% ../../nbs/experiments/runner.ipynb #eab1fa77
+def announce_runs(plan, # an `ExperimentPlan`
+                  learn, # a Learner as it will be trained, which is thrown away
+                  n, # how many trainings are to be done
+                  said): # beside their number, as text
+    "Say how long `n` trainings will take on this machine, judging by a few batches"
+    each = run_seconds(plan, batch_seconds(use_fastest_step(learn)))
+    p = plan.profile
+    print(f"Profile {p.name}: {p.arch}, {p.size} px, batches of {p.bs}, {pluralize(p.n_epoch, 'epoch')}, on "
+          f"{device_name(plan.device)}\n{pluralize(n, 'training')}{said}, of about {format_time(each)} each: "
+          f"about {format_time(n*each)}.\nCtrl-C stops at any time: finished ones are kept.\n", flush=True)
+
+smoke_run_note = ("These numbers mean nothing: smoke only shows that all parts run.\n"
+                  "Try --profile quick: it says beforehand how long it will take on this machine.")
 
 # %% ../../nbs/experiments/runner.ipynb #bf897cf8
 def load_or_run(path, # JSON file of the result
@@ -281,6 +282,7 @@ def run_checkpoint(path): # JSON file of a result
     return Path(path).with_suffix('.ckpt')
 
 # %% ../../nbs/experiments/runner.ipynb #cedec221
+# complex: each entry that a table is made of
 def _check_whole(res, file):
     "Raw result `res`, unless something is missing in it: then an error that names its `file`"
     s, env, epochs = res['settings'], res.get('environment'), res.get('epochs')
@@ -299,6 +301,7 @@ def _check_whole(res, file):
 _env_entries = 'date', 'device_name', 'torch'
 def _has_accuracy(o): return isinstance(o, dict) and type(o.get('accuracy')) in (int, float)
 
+# %% ../../nbs/experiments/runner.ipynb #cedec222
 # which of the settings names what was trained, and by which command; an ablation names its run, too
 _named_by = dict(trick='ablation', contender='sweep', variant='leaderboard', run='reproduce')
 
@@ -387,12 +390,14 @@ def list_values(values): # one of each run, as text
 
 def list_precisions(results): # raw results
     "Their precisions, as `list_values`; where one is rare, which results have it"
-    of = {p: [o for o in results if o['precision'] == p] for p in dict.fromkeys(o['precision'] for o in results)}
+    of = {}
+    for o in results: of.setdefault(o['precision'], []).append(o['settings'] | {'key': _naming_key(o)})
     rare = min(of, key=lambda p: len(of[p]))
-    names = [f"{o['settings'][_naming_key(o)]} seed {o['settings']['seed']}" for o in of[rare] if _naming_key(o)]
+    names = [f"{s[s['key']]} seed {s['seed']}" for s in of[rare] if s['key']]
     which = f": {', '.join(names)} in {rare}" if len(of) > 1 and 0 < len(names) < 4 else ''
     return list_values(o['precision'] for o in results) + which
 
+# %% ../../nbs/experiments/runner.ipynb #5b110009
 def list_devices(results): # raw results
     "Their devices, as `list_values`; older results say '1 threads'"
     return list_values(re.sub(r'\b1 threads', '1 thread', o['environment']['device_name']) for o in results)

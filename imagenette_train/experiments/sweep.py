@@ -174,16 +174,17 @@ def _search(plan, valid, name, seeds, log):
             accs.setdefault(k, {})[seed] = acc = held_out_accuracy(res)
             if not kept: log(f"{c.title}, lr {lr:g}, seed {seed}: {acc:.3f} ({format_time(res['seconds'])})")
 
-# %% ../../nbs/experiments/sweep.ipynb #e2e8374b
+# %% ../../nbs/experiments/sweep.ipynb #e2e8374a
 def _announce(plan, names, seeds):
     "Say how long a search of all contenders `names` takes; how many trainings it has depends on the curves"
-    n = len(names)*(5 + 3*(seeds-1)) # a curve of five rates at the least, and the best three again
-    there = sum(not load_json_result(p, json.loads(p.read_text())['settings']) is None for p in
-                _all_files(plan.out, names) if p.is_file())
+    there = sum(p.is_file() for p in _all_files(plan.out, names))
+    n = len(names)*(5 + 3*(seeds-1)) - there # a curve of five rates at the least, and the best three again
+    if n <= 0: return
     learn = profile_learner(plan.profile, plan.dls, opt_func=contenders[names[0]].opt_func)
-    said = f" at the least (for {pluralize(len(names), 'optimizer')}; twice as many are usual; {there} are kept)"
+    said = f" at least (of {pluralize(len(names), 'optimizer')}; twice as many are usual, {there} are kept)"
     announce_runs(plan, learn, n, said)
 
+# %% ../../nbs/experiments/sweep.ipynb #e2e8374b
 def sweep(path=None, # folder of images; None: found as `find_imagenette` says
           profile=None, # name of a profile; None: chapter on CUDA, else quick
           device=None, # None: CUDA if there is one, else the CPU
@@ -201,7 +202,8 @@ def sweep(path=None, # folder of images; None: found as `find_imagenette` says
         _announce(plan, names, seeds)
         for n in sorted({1, seeds}): # every curve first, then the seeds
             for name in names: _search(plan, valid, name, n, partial(print, flush=True))
-    made, ours = load_results(plan.out, contenders, 'contender'), dict(settings=sweep_key(names[0], 0, plan, 0))
+    made = load_results(plan.out, contenders, 'contender')
+    ours = dict(settings=sweep_key(names[0], 0, plan, 0))
     print(fit_to_terminal(write_sweep(plan.out, ours), drop=['runs']))
     print(f"\nRaw results, tables.md and sweep.png are in {plan.out}")
     if plan.profile.name == 'smoke': print(smoke_run_note)
@@ -290,6 +292,7 @@ def _draw_sweep(ax, results, names):
            ylabel='accuracy on held-out images')
     ax.legend(fontsize=8, loc='lower left')
 
+# %% ../../nbs/experiments/sweep.ipynb #8af9a3ea
 def plot_sweep(results, # raw results of `sweep`
                names=None): # of contenders; None: all that have results
     "Accuracy on the held-out images against learning rate: a curve for each contender, a star at its best"

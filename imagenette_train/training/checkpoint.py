@@ -179,6 +179,7 @@ def callback_state(cb): # a callback
     state, lost = _split_attrs(_state_attrs(cb), given={*_given(cb)} - _changed(cb), held=held)
     return dict(kind=type(cb).__name__, **state), lost
 
+# %% ../../nbs/training/checkpoint.ipynb #9ce4ce25
 def set_callback_state(cb, # a callback
                        state): # the first of what `callback_state` gave
     "Give a callback its state back; what can be no memory of it is refused"
@@ -594,7 +595,7 @@ class _ReadsCheckpoint(_TakesOver):
 # %% ../../nbs/training/checkpoint.ipynb #58cac895
 def _warn_of_mixed_draws(dl, first, now):
     "A warning if an iterable data set draws random numbers between which others were drawn"
-    # the state of PyTorch's generator after the first batch, and after the last one: drawn again, and back then
+    # where PyTorch's generator is after the first batch, and after the last one: drawn again, and back then
     again = torch.get_rng_state()
     iterable = isinstance(getattr(dl, 'dataset', None), torch.utils.data.IterableDataset)
     if not iterable or torch.equal(first, again) or torch.equal(again, now): return

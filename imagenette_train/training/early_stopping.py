@@ -53,7 +53,8 @@ class TrackerCallback(Callback):
         if self.monitor not in names:
             hint = suggest_name(self.monitor, names)
             raise ValueError(f"{watches}, and the table has: {', '.join(names)}.{hint}")
-        if not self.monitor.startswith('train_') and (self.dls.valid is None or not n_batches(self.dls.valid)):
+        unknown = self.dls.valid is None or not n_batches(self.dls.valid)
+        if unknown and not self.monitor.startswith('train_'):
             warnings.warn(f"{watches}, which is never known without a validation set: it will do nothing")
         self.column, self.waited = names.index(self.monitor), 0
         if self.mode is None:

@@ -234,6 +234,7 @@ def _read_with_masks(path, folders, masks, skip_broken, left):
     found = {s: _add_masks(o, masks) for s,o in found.items()}
     return {s: _decodable_pairs(path, rows, left) for s,rows in found.items()} if skip_broken else found
 
+# %% ../../nbs/vision/datasets.ipynb #2f9eaa7e
 def _mask_classes(found, masks, vocab):
     "Names of the masks' classes: `vocab`, or else numbers; an error if beside 255 there is only one"
     used = set()
@@ -246,10 +247,10 @@ def _mask_classes(found, masks, vocab):
                          "black and white, divide them by 255, or save them in mode '1'")
     if vocab is not None: return vocab
     n = max(used - {255}, default=0) + 1
-    if n > 2*len(used - {255}):
-        warnings.warn(f"of the numbers 0 to {n-1} only {len(used - {255})} are in {masks}, and each is a class. If "
-                      "these are shades (a black and white mask that was resized, say), write the class "
-                      "numbers 0, 1, 2, ... into them; else vocab=[...] names the classes")
+    if n > 2*(found := len(used - {255})):
+        warnings.warn(f"of the numbers 0 to {n-1} only {found} are in {masks}, and each is a class. If these "
+                      "are shades (a black and white mask that was resized, say), write the class numbers 0, "
+                      "1, 2, ... into them; else vocab=[...] names the classes")
     return [str(i) for i in range(n)]
 
 # %% ../../nbs/vision/datasets.ipynb #526fcc43

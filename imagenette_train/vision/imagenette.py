@@ -53,6 +53,7 @@ def images_below(folder): # a `Path`
     names = [f.relative_to(folder).as_posix() for f in files if f.suffix.lower() in _suffixes]
     return sorted(names), len(files)-len(names)
 
+# %% ../../nbs/vision/imagenette.ipynb #80d1fe07
 def list_images(path): # folder that holds `train/CLASS/*.JPEG` and `val/CLASS/*.JPEG`
     "The images below `path` as `{split: {class: [file names]}}`, sorted; a warning counts other files"
     found, others = {}, 0

@@ -114,8 +114,8 @@ def _export_info(learn):
         raise TypeError("export writes how images are prepared, and these DataLoaders are not from get_data: "
                         "keep the weights with learn.save")
     if type(dl.tfm) is not Augment:
-        raise TypeError(f"export writes how images are prepared, and what your {type(dl.tfm).__name__} does to "
-                        "them it cannot write: keep the weights with learn.save")
+        raise TypeError(f"export writes how images are prepared, and what your {type(dl.tfm).__name__} does "
+                        "to them it cannot write: keep the weights with learn.save")
     mean, std = config['stats'] or imagenet_stats
     # these names stand in files that others have: they stay
     prepared = dict(shorter_side=dl.size, size=dl.tfm.size, middle=dl.tfm.center_crop,

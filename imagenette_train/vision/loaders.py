@@ -187,7 +187,8 @@ def _with_classes(dls, items):
         ours = [p for p in around if home in p.parents][-1:] # as in training, the outermost one counts
         names = {p.name for p in ours or around}
         if len(names) == 1: return file, numbers[names.pop()]
-        what = f"folders around {file} are several classes" if names else f"no folder around {file} is a class"
+        what = f"folders around {file} are several classes"
+        if not names: what = f"no folder around {file} is a class"
         raise ValueError(f"{what} of these DataLoaders, which have {first_few(_vocab(dls))}")
     return [*map(pair, items)]
 

@@ -47,7 +47,8 @@ def _call_arch(arch, pretrained):
     given = {}
     if isinstance(arch, partial) and arch.keywords.get('weights') is not None:
         if not pretrained:
-            raise ValueError("arch brings weights of its own, and pretrained=False wants none: give one of both")
+            raise ValueError("arch brings weights of its own, and pretrained=False wants none: give one of "
+                             "both")
     else: given = dict(weights='DEFAULT' if pretrained else None)
     try: return arch(**given)
     except OSError as e:
@@ -114,8 +115,8 @@ def _check_outputs(net, n_out):
     finally: net.train(was)
     if isinstance(out, torch.Tensor) and out.ndim == 2 and out.shape[1] != n_out:
         raise TypeError(f"{type(net).__name__} gives {out.shape[1]} outputs, and {n_out} are wanted: its "
-                        f"{last_layer_name(net)}, which was replaced, is not what gives the classes. Build the "
-                        "model yourself, and give it to Learner")
+                        f"{last_layer_name(net)}, which was replaced, is not what gives the classes. Build "
+                        "the model yourself, and give it to Learner")
 
 def replace_head(net, # a network that classifies; changed
                  n_out): # number of classes

@@ -23,7 +23,7 @@ def conv_bn(i, o, # channels in and out
 
 # %% ../../nbs/vision/resnet.ipynb #581b3865
 class BlurPool(nn.Module):
-    "Smooth each channel with [1, 2, 1]/4 both ways, zeros around it, then keep every other pixel (Zhang, 2019)"
+    "Smooth channels with [1, 2, 1]/4 both ways, zeros around them; keep every other pixel (Zhang, 2019)"
     def __init__(self, c): # channels
         super().__init__()
         k = torch.tensor([1., 2., 1.])/4
