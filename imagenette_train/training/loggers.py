@@ -203,8 +203,7 @@ class TrainMetrics(Callback):
         if self.learn.asked_again: return # LBFGS asks for the loss of one batch several times
         yb = _unmixed_targets(self.cbs, self._yb, self.yb)
         n = batch_items(self.xb, self.xkw, yb)
-        # of several processes, our share may be none of the items at hand
-        share = self.dl.n/n if n and hasattr(self.dl, 'n_all') else 1
+        share = self.dl.n/n if n and hasattr(self.dl, 'n_all') else 1 # of several processes: it may be 0
         counts = _counted(self.learn.loss_func, yb)
         for m in self._mine:
             value, weight = _measure(m.metric, self.learn.loss_func, counts, n, self.pred, *yb)

@@ -97,7 +97,7 @@ class _ClassAccuracy(_Predictions):
         for i,name in enumerate(self.vocab):
             right, mine = self._right(i)
             k, n = int(right[mine].sum()), int(mine.sum())
-            # the pixels of an image are right or wrong together: they are no independent trials
+            # the pixels of an image are no independent trials
             interval = wilson_interval(k, n) if n and self.kind != 'pixels' else (None, None)
             rows.append((name, n, k/n if n else None, *interval))
         return rows
