@@ -171,6 +171,7 @@ def plot_sched(self:Recorder,
     fig,axs = plt.subplots(1, len(hps), figsize=(4.5*len(hps), 3), squeeze=False)
     for ax,(k,v) in zip(axs[0], hps.items()):
         ax.plot(v); ax.set_xlabel('training batches'); ax.set_ylabel(k)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     fig.tight_layout()
     return axs[0]
 

@@ -104,21 +104,41 @@ def _target_text(dls, y):
     if getattr(dls, 'task', None) != 'labels': return ', '.join(f'{v:.4g}' for v in y.reshape(-1).tolist())
     return ', '.join(vocab[i] for i in y.nonzero()[:,0].tolist()) or '(none)'
 
+# %% ../../nbs/vision/loaders.ipynb #c0105a01
+def _colours():
+    import matplotlib.pyplot as plt
+    return plt.get_cmap('tab20').colors[::2] + plt.get_cmap('tab20').colors[1::2]
+
+def _draw_mask(ax, y):
+    "Draw class numbers (h, w), each in a colour of its own; what is no class (255) stays white"
+    colours = np.array([*_colours(), (1, 1, 1)])
+    ax.imshow(colours[np.where(y == 255, -1, y % (len(colours)-1))])
+
+def _name_colours(ax, vocab):
+    "Say beside `ax` which class has which colour, the first ten of them"
+    from matplotlib.patches import Patch
+    handles = [Patch(color=colour, label=name) for name,colour in zip(vocab[:10], _colours())]
+    if handles: ax.legend(handles=handles, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
+
+# %% ../../nbs/vision/loaders.ipynb #c0105a02
 @patch
 def show_batch(self:DataLoaders,
                n=10): # how many images, at most
-    "Plot the first images of a training batch with their classes"
+    "Plot the first images of a training batch with their classes, or above their masks"
     import matplotlib.pyplot as plt
     xb,yb = self.one_batch()
     mean,std = (torch.tensor(o).view(3, 1, 1) for o in imagenet_stats)
-    n = min(n, len(xb))
-    fig,axs = plt.subplots(-(-n//5), min(n, 5), figsize=(2.1*min(n, 5), 2.3*-(-n//5)), squeeze=False)
+    n, step = min(n, len(xb)), 2 if yb.ndim > 2 else 1 # rows of axes for five images
+    rows = -(-n//5)*step
+    fig,axs = plt.subplots(rows, min(n, 5), figsize=(2.1*min(n, 5), 2.3*rows), squeeze=False)
     for ax in axs.flat: ax.axis('off')
-    for ax,x,y in zip(axs.flat, xb, yb):
+    for i,(x,y) in enumerate(zip(xb[:n], yb)):
+        ax = axs[i//5*step, i%5]
         ax.imshow((x.cpu()*std + mean).clamp(0, 1).permute(1, 2, 0))
-        if y.ndim > 1: ax.imshow(y.cpu(), alpha=0.5, cmap='tab20', vmin=0, vmax=19, interpolation='nearest')
-        else: ax.set_title(_target_text(self, y), fontsize=9)
+        if step == 1: ax.set_title(_target_text(self, y), fontsize=9)
+        else: _draw_mask(axs[i//5*step + 1, i%5], y.cpu().numpy())
     fig.tight_layout()
+    if step == 2: _name_colours(axs[1, -1], getattr(self, 'vocab', None) or ())
 
 # %% ../../nbs/vision/loaders.ipynb #3a7bf1e6
 def _no_image(item):
