@@ -151,8 +151,9 @@ def _announce(plan):
     "Say how many trainings of `plan` are still to be done, and how long they will take"
     kept = [load_json_result(plan.out/f'{name}-seed{seed}.json', ablation_key(name, plan, seed))
             for seed,name in plan.todo]
-    n, learn = kept.count(None), profile_learner(plan.profile, plan.dls, opt_func=Adam)
-    if n: announce_runs(plan, learn, n, f" of {len(kept)} to be done (some tricks take longer than others)")
+    if not (n := kept.count(None)): return
+    learn, said = profile_learner(plan.profile, plan.dls, opt_func=Adam), f" of {len(kept)} to be done"
+    announce_runs(plan, learn, n, f"{said} (some tricks take longer than others)")
 
 def _train_all(plan):
     "The results of all trainings of `plan`, kept or made"

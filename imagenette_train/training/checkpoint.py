@@ -598,7 +598,7 @@ def _warn_of_mixed_draws(dl, first, now):
     # where PyTorch's generator is after the first batch, and after the last one: drawn again, and back then
     again = torch.get_rng_state()
     iterable = isinstance(getattr(dl, 'dataset', None), torch.utils.data.IterableDataset)
-    if not iterable or torch.equal(first, again) or torch.equal(again, now): return
+    if first is None or not iterable or torch.equal(first, again) or torch.equal(again, now): return
     warnings.warn("the data set is an iterable that draws random numbers, between which the training drew "
                   "others: in this epoch some items may come twice and others not at all. Give it a "
                   "torch.Generator of its own, as an attribute")
@@ -609,15 +609,17 @@ class _RemainingBatches:
         self.dl, self.start, self.now, self.epoch = dl, start, now, epoch
         self.epoch_random, self.loader = epoch_random, loader
     def __len__(self): return len(self.dl)
-    def __getattr__(self, k): return getattr(vars(self)['dl'], k) # callbacks look at `self.dl.dataset`
+    def __getattr__(self, k): # callbacks look at `self.dl.dataset`
+        if k.startswith('__') or k == 'dl': raise AttributeError(k)
+        return getattr(self.dl, k)
     def __iter__(self):
         set_rng_state(self.epoch_random)
         set_loader_state(self.dl, self.loader)
         _tell_epoch(self.dl, self.epoch) # files of earlier versions have the epoch before
-        batches = iter(self.dl)
-        for i in range(self.start):
+        batches, first = iter(self.dl), None
+        for _ in range(self.start):
             next(batches)
-            if i == 0: first = get_rng_state()['torch']
+            first = torch.get_rng_state() if first is None else first
         _warn_of_mixed_draws(self.dl, first, self.now['torch'])
         set_rng_state(self.now)
         yield from batches
