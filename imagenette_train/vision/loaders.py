@@ -106,8 +106,11 @@ def _target_text(dls, y):
 
 # %% ../../nbs/vision/loaders.ipynb #c0105a01
 def _colours():
-    import matplotlib.pyplot as plt
-    return plt.get_cmap('tab20').colors[::2] + plt.get_cmap('tab20').colors[1::2]
+    "Grey for class 0, which is the ground in most masks, red for class 1, blue for class 2, and so on"
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+    names = 'red blue green orange purple brown pink olive cyan'.split()
+    return [to_rgb('0.75'), *(to_rgb(f'tab:{o}') for o in names), *colormaps['tab20'].colors[1::2]]
 
 def _draw_mask(ax, y):
     "Draw class numbers (h, w), each in a colour of its own; what is no class (255) stays white"
