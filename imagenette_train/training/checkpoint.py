@@ -306,7 +306,7 @@ def _newer_settings(learn):
     values = (_in_words(learn.loss_func), ', '.join(metric_names(learn.metrics)), _model_text(learn.model),
               ', '.join(samplers), 0 if valid is None else n_batches(valid), _data_checksum(dl),
               _loss_weights(learn.loss_func), learn.wd_bn_bias,
-              ', '.join(map(_in_words, getattr(learn.opt, 'cbs', ()))))
+              ', '.join(map(_in_words, vars(learn.opt).get('cbs', ()))))
     return dict(zip(_newer, values))
 
 # %% ../../nbs/training/checkpoint.ipynb #50deb15e
