@@ -79,7 +79,8 @@ def plot_runs(results, # results of several runs and seeds
     "Smoothed training losses and accuracies after each epoch: means of the seeds, and a dot for each seed"
     import matplotlib.pyplot as plt
     fig,(a,b) = plt.subplots(1, 2, figsize=(11, 4))
-    loss_ends, acc_ends, looks, most = [], [], _looks(results), max(map(len, _of_each(results).values()))
+    loss_ends, acc_ends, ranked, looks = [], [], [], _looks(results)
+    most = max(map(len, _of_each(results).values())) # seeds; who has fewer is not ranked
     for name,found in _of_each(results).items():
         few = f" ({pluralize(len(found), 'seed')})" if len(found) < most else ''
         title, losses = run_configs[name].title, _mean(o['losses'] for o in found)
@@ -90,11 +91,12 @@ def plot_runs(results, # results of several runs and seeds
         for ys in accs: b.plot(epochs, ys, 'o', ms=4, color=color)
         loss_ends.append((losses[-1], title, color))
         acc_ends.append((mean[-1], f'{title} {100*mean[-1]:.0f} %{few}', color))
+        if not few: ranked.append(acc_ends[-1])
     _label_ends(a, loss_ends)
     _label_ends(b, acc_ends)
     a.set(xlabel='training batches', ylabel='loss', title='training loss, smoothed')
     b.set(xlabel='epochs', ylabel='accuracy', title='accuracy on the validation set', xticks=epochs)
-    p, (_, best, _) = results[0]['settings']['profile'], max(o for o in acc_ends if not o[1].endswith(')'))
+    p, (_, best, _) = results[0]['settings']['profile'], max(ranked)
     fig.suptitle(f"{p['arch']}, {p['size']} px: highest after {pluralize(len(epochs), 'epoch')} is {best}")
     fig.tight_layout()
     return fig
